@@ -1,0 +1,32 @@
+"""A thin package behind two notebooks: the notebooks tell the story, each module does one job.
+
+| module | job |
+|---|---|
+| `data` | find, read and split the tiles: a folder or a zip becomes `Tiles` in memory |
+| `download` | fetch a published archive and verify it |
+| `demo` | draw made-up tiles, for a machine with no data and for the tests |
+| `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
+| `models` | the network: normalization, augmentation and convolutions in one Keras model |
+| `training` | device set-up, learning-rate schedule, class weights, `fit` |
+| `evaluation` | probabilities become scores, tables, calibration and a temperature |
+| `artifact` | export the SavedModel with its metadata, reload it, predict, save results |
+| `plots` | arrays become figures |
+
+Import the modules, not their names: `from eurosat_helpers import data, models`.
+"""
+
+import os as _os
+
+# TensorFlow writes notes to the process's standard error while it is imported (they would land in
+# the notebook), some of them before it reads its own log level. Whoever sets TF_CPP_MIN_LOG_LEVEL
+# (0 shows why a GPU is not found) gets them all.
+if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
+    _os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    _stderr = _os.dup(2)
+    with open(_os.devnull, "w") as _nowhere:
+        _os.dup2(_nowhere.fileno(), 2)
+    try:
+        import tensorflow as _tensorflow  # noqa: F401
+    finally:
+        _os.dup2(_stderr, 2)
+        _os.close(_stderr)

@@ -1,0 +1,482 @@
+"""Save a trained model as one folder, load it with TensorFlow alone, predict, save predictions.
+
+The folder holds a SavedModel and what it takes to trust and repeat it:
+
+* `saved_model.pb`, `variables/`: the endpoints `serve` (also `serving_default`), float32 `images`
+  `(N, 64, 64, 3)` in 0-255 -> `probabilities` `(N, C)`; and `serve_jpeg`, string `(N,)` of encoded
+  JPEG or PNG images -> `label`, `confidence` and `probabilities`.
+* `metadata.json`: classes, data, split, scores, cost, versions.
+* `test_files.txt`: the names of the test tiles, one a line. `history.csv`: one row an epoch.
+* `model.keras`: the Keras model, pixels -> logits, to go on training.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+IMAGE_SHAPE = (64, 64, 3)
+FILES = (
+    "saved_model.pb",
+    "variables/variables.index",
+    "variables/variables.data-00000-of-00001",
+    "metadata.json",
+    "test_files.txt",
+    "history.csv",
+    "model.keras",
+)
+# What `metadata` must hold, and of which type; a dot leads into a nested table.
+METADATA = {
+    "class_names": (list, tuple),
+    "image_size": object,
+    "input_range": object,
+    "data_source": str,
+    "split.seed": object,
+    "split.validation_fraction": object,
+    "split.test_fraction": object,
+    "scores.validation.tiles": int,
+    "scores.validation.accuracy": Real,
+    "scores.test.tiles": int,
+    "scores.test.accuracy": Real,
+    "scores.test.accuracy_low": Real,
+    "scores.test.accuracy_high": Real,
+    "scores.test.calibration_error": Real,
+    "parameters": int,
+    "epochs": int,
+    "seconds": Real,
+    "hardware": str,
+}
+ADDED_METADATA = {"temperature": Real, "versions.tensorflow": str, "date": str}
+
+
+def save(
+    model: keras.Model,
+    directory: str | Path,
+    *,
+    metadata: Mapping[str, object],
+    history: pd.DataFrame,
+    test_names: Iterable[str],
+    temperature: float = 1.0,
+) -> Path:
+    """Write the model and its record as one folder, whole or not at all.
+
+    Everything is written beside `directory` first and renamed when complete. A saved model that
+    was there is replaced; any other folder is an error.
+
+    Args:
+        model: Keras model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits `(N, C)`.
+        directory: Folder to write.
+        metadata: The entries of `METADATA`, and any more that JSON can hold. The temperature, the
+            library versions and the date are added.
+        history: One row an epoch.
+        test_names: Names of the test tiles, `Class/Class_N.jpg`.
+        temperature: Divides the logits before the softmax (see `evaluation.fit_temperature`).
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: If `metadata` lacks an entry, or does not fit the model or `test_names`.
+        FileExistsError: If `directory` holds something else than a saved model.
+    """
+    directory, test_names = Path(directory), tuple(test_names)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"`temperature` must be a positive number. Received: {temperature}")
+    metadata = {
+        **metadata,
+        "temperature": float(temperature),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    _check_metadata("`metadata`", metadata, test_names)
+    text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    expected = (None, *IMAGE_SHAPE), (None, len(metadata["class_names"]))
+    if (model.input_shape, model.output_shape) != expected:
+        raise ValueError(
+            f"`model` must map images {expected[0]} to one logit a class {expected[1]}. "
+            f"Received: {model.input_shape} to {model.output_shape}"
+        )
+    ours = not directory.exists() or any((directory / name).is_file() for name in FILES)
+    if not ours and not (directory.is_dir() and not any(directory.iterdir())):
+        raise FileExistsError(
+            f"`{directory}` exists and is no saved model: choose another name or remove it."
+        )
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        new = Path(scratch) / "new"
+        _export(model, new, metadata["class_names"], temperature)
+        # A model that was never compiled: the optimizer's state would triple the file.
+        keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
+        (new / "metadata.json").write_text(text, encoding="utf-8")
+        lines = "".join(f"{name}\n" for name in test_names)
+        (new / "test_files.txt").write_text(lines, encoding="utf-8")
+        history.to_csv(new / "history.csv", index=False)
+        _replace(directory, new, old=Path(scratch) / "old")
+    return directory
+
+
+def load(directory: str | Path) -> Classifier:
+    """Load a saved model, with TensorFlow alone.
+
+    Args:
+        directory: A folder written by `save`.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its files is missing.
+        ValueError: If a file is damaged, or the files do not fit together.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        beside = sorted(path.parent.name for path in directory.parent.glob("*/saved_model.pb"))
+        raise FileNotFoundError(
+            f"No saved model in `{directory}`. In `{directory.parent}` there are: "
+            f"{', '.join(beside) or 'none'}. Run training.ipynb to save one."
+        )
+    missing = [name for name in FILES if not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"The saved model `{directory}` is not complete: {', '.join(missing)} is missing. "
+            "Run training.ipynb to save it again."
+        )
+    try:
+        test_names = (directory / "test_files.txt").read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise ValueError(f"`{directory / 'test_files.txt'}` is damaged: {error}") from error
+    try:
+        metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{directory / 'metadata.json'}` is damaged: {error}") from error
+    _check_metadata(f"`{directory / 'metadata.json'}`", metadata, test_names)
+    try:
+        served = tf.saved_model.load(str(directory))
+        outputs = served.signatures["serving_default"].structured_outputs["probabilities"].shape[1]
+    except Exception as error:  # a damaged file fails anywhere in TensorFlow's reader
+        raise ValueError(
+            f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy it "
+            f"again or run training.ipynb to save it again. TensorFlow says: {error}"
+        ) from error
+    if outputs != len(metadata["class_names"]):
+        raise ValueError(
+            f"`{directory / 'metadata.json'}` names {len(metadata['class_names'])} classes, but "
+            f"the SavedModel has {outputs} outputs: they come from different models."
+        )
+    return Classifier(directory, metadata, tuple(test_names), served)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A saved model that predicts. Made by `load`.
+
+    Attributes:
+        directory: The folder.
+        metadata: The content of `metadata.json`.
+        test_names: Names of the test tiles, which the model never saw.
+        served: What `tf.saved_model.load` returned.
+    """
+
+    directory: Path
+    metadata: dict[str, Any] = field(repr=False)
+    test_names: tuple[str, ...] = field(repr=False)
+    served: Any = field(repr=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.metadata["class_names"])
+
+    def predict(self, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
+        """Predict the class probabilities of tiles.
+
+        Args:
+            images: uint8 or floating-point pixels in 0-255, shape `(N, 64, 64, 3)`.
+            batch_size: Tiles computed at once.
+
+        Returns:
+            float32 probabilities of shape `(N, C)`; each row sums to one.
+
+        Raises:
+            ValueError: If `images` is anything else; the message says how to mend it.
+        """
+        images = _check_images(images)
+        return np.concatenate(
+            [
+                self.served.serve(tf.cast(images[start : start + batch_size], tf.float32))[
+                    "probabilities"
+                ]
+                for start in range(0, len(images), batch_size)
+            ]
+        )
+
+    def predict_jpeg(self, encoded: Sequence[bytes], *, batch_size: int = 128) -> pd.DataFrame:
+        """Predict from encoded images.
+
+        Args:
+            encoded: The bytes of N JPEG or PNG files of 64x64 pixels; gray ones count as RGB.
+            batch_size: Images computed at once.
+
+        Returns:
+            One row an image: `label`, `confidence` and one probability column a class.
+
+        Raises:
+            ValueError: If there is no image, or one cannot be used; the message says which.
+        """
+        if isinstance(encoded, bytes | str) or len(encoded) == 0:
+            raise ValueError(
+                "`encoded` must be a list with the bytes of at least one image. "
+                f"Received: {type(encoded).__name__} of length {len(encoded)}"
+            )
+        for position, item in enumerate(encoded):
+            if not isinstance(item, bytes):
+                raise ValueError(
+                    f"`encoded[{position}]` must be bytes, as Path.read_bytes() gives. "
+                    f"Received: {type(item).__name__}"
+                )
+        tables = []
+        for start in range(0, len(encoded), batch_size):
+            batch = list(encoded[start : start + batch_size])
+            try:
+                outputs = self.served.serve_jpeg(tf.constant(batch))
+            except tf.errors.InvalidArgumentError:
+                _find_bad_image(batch, start)
+                raise
+            table = pd.DataFrame(outputs["probabilities"].numpy(), columns=self.class_names)
+            table.insert(0, "label", [label.decode() for label in outputs["label"].numpy()])
+            table.insert(1, "confidence", outputs["confidence"].numpy())
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def card(self) -> pd.DataFrame:
+        """Tell what the model is and how good, from its metadata.
+
+        Returns:
+            A row a fact and one column, named after the folder.
+        """
+        about, test = self.metadata, self.metadata["scores"]["test"]
+        facts = {
+            "data": about["data_source"],
+            "test accuracy": f"{test['accuracy']:.2%} of {test['tiles']:,} tiles",
+            "95% interval": f"{test['accuracy_low']:.2%} to {test['accuracy_high']:.2%}",
+            "calibration error": f"{test['calibration_error']:.4f}",
+            "parameters": f"{about['parameters']:,}",
+            "training": f"{about['epochs']} epochs, {about['seconds'] / 60:.1f} minutes",
+            "hardware": about["hardware"],
+            "TensorFlow": about["versions"]["tensorflow"],
+            "date": about["date"],
+        }
+        return pd.Series(facts, name=self.directory.name).to_frame()
+
+
+def default_directory(*, demo: bool, root: str | Path = "saved_model") -> Path:
+    """Choose the saved model: one trained here before the shipped one.
+
+    Args:
+        demo: Whether the tiles are demo tiles, which have a model of their own.
+        root: Folder that holds the saved models.
+
+    Returns:
+        Under `root`, `demo` for demo tiles; else `my_model`, or `eurosat_cnn` where there is none.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+    """
+    names = ("demo",) if demo else ("my_model", "eurosat_cnn")
+    for name in names:
+        if (Path(root) / name).is_dir():
+            return Path(root) / name
+    raise FileNotFoundError(
+        f"No saved model {' or '.join(names)} in `{root}`. Run training.ipynb first."
+    )
+
+
+def predictions_table(
+    names: Sequence[str],
+    labels: np.ndarray | None,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+) -> pd.DataFrame:
+    """Put predictions into a table.
+
+    Args:
+        names: N file names.
+        labels: N integers in `[0, C)`, or None when the truth is not known.
+        probabilities: Array of shape `(N, C)`.
+        class_names: The C class names.
+
+    Returns:
+        One row a tile: `file`, `truth` (empty when not known), `prediction`, `confidence` and one
+        probability column a class.
+
+    Raises:
+        ValueError: If the lengths differ.
+    """
+    shape, classes = np.shape(probabilities), np.asarray(class_names)
+    counts = len(names), len(names if labels is None else labels), len(classes)
+    if (*shape, shape[0], shape[-1]) != (counts[0], counts[2], counts[1], counts[2]):
+        raise ValueError(
+            "`names`, `labels` and the rows of `probabilities` must be as many, and so "
+            f"`class_names` and its columns. Received: {counts[0]} names, {counts[1]} labels, "
+            f"{counts[2]} class names, probabilities of shape {shape}"
+        )
+    table = pd.DataFrame(probabilities, columns=list(class_names))
+    table.insert(0, "file", list(names))
+    table.insert(1, "truth", "" if labels is None else classes[labels])
+    table.insert(2, "prediction", classes[np.argmax(probabilities, axis=1)])
+    table.insert(3, "confidence", np.max(probabilities, axis=1))
+    return table
+
+
+def save_results(
+    table: pd.DataFrame, figure: Figure, directory: str | Path = "results"
+) -> tuple[Path, Path]:
+    """Write predictions as a table and as a picture.
+
+    Both are written under temporary names first, and renamed when both are complete.
+
+    Args:
+        table: See `predictions_table`.
+        figure: See `plots.prediction_grid`.
+        directory: Folder for `predictions.csv` and `predictions.png`; made when missing.
+
+    Returns:
+        The paths of the two files.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".results-", dir=directory) as scratch:
+        csv, png = Path(scratch) / "predictions.csv", Path(scratch) / "predictions.png"
+        table.to_csv(csv, index=False, float_format="%.6f")
+        figure.savefig(png, dpi=150)
+        return csv.replace(directory / csv.name), png.replace(directory / png.name)
+
+
+def _export(
+    model: keras.Model, directory: Path, class_names: Sequence[str], temperature: float
+) -> None:
+    def probabilities(images: tf.Tensor) -> tf.Tensor:
+        # float32 also where the model computes in half precision.
+        return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32) / temperature)
+
+    def decode(encoded: tf.Tensor) -> tf.Tensor:
+        # Reads PNG too. The accurate transform gives the pixels that other decoders give.
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        message = "expected an image of 64x64 pixels"
+        checked = tf.debugging.assert_equal(tf.shape(image), IMAGE_SHAPE, message=message)
+        with tf.control_dependencies([checked]):
+            image = tf.identity(image)
+        image.set_shape(IMAGE_SHAPE)  # not `ensure_shape`, whose message would come first
+        return image
+
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"probabilities": probabilities(images)}
+
+    def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, "uint8"))
+        rows = probabilities(tf.cast(images, tf.float32))
+        return {
+            "label": tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1)),
+            "confidence": tf.reduce_max(rows, axis=1),
+            "probabilities": rows,
+        }
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    images = tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32, name="images")
+    archive.add_endpoint("serve", serve, input_signature=[images])
+    encoded = tf.TensorSpec((None,), tf.string, name="encoded")
+    archive.add_endpoint("serve_jpeg", serve_jpeg, input_signature=[encoded])
+    archive.write_out(str(directory), verbose=False)
+
+
+def _replace(directory: Path, new: Path, *, old: Path) -> None:
+    """Rename `new` to `directory`; what was there becomes `old`, or comes back if that fails."""
+    if directory.exists():
+        directory.rename(old)
+    try:
+        new.rename(directory)
+    except OSError:
+        if old.exists():
+            old.rename(directory)
+        raise
+
+
+def _check_metadata(name: str, metadata: object, test_names: Sequence[str]) -> None:
+    for key, kind in {**METADATA, **ADDED_METADATA}.items():
+        value = metadata
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise ValueError(f"{name} lacks `{key}`.")
+            value = value[part]
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} has a `{key}` of the wrong type. Received: {value!r}")
+    class_names = metadata["class_names"]
+    if not class_names or not all(isinstance(entry, str) for entry in class_names):
+        raise ValueError(f"{name} needs names in `class_names`. Received: {class_names!r}")
+    tiles = metadata["scores"]["test"]["tiles"]
+    if tiles != len(test_names):
+        raise ValueError(
+            f"{name} has scores of {tiles} test tiles, but there are {len(test_names)} test names."
+        )
+
+
+def _check_images(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
+    if images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
+        hint = " (for one tile pass images[None])" if images.shape == IMAGE_SHAPE else ""
+        raise ValueError(
+            f"`images` must have shape (N, 64, 64, 3) with at least one tile{hint}. "
+            f"Received: shape {images.shape}"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(
+            "`images` must be uint8 or floating-point pixels in 0-255. "
+            f"Received: dtype {images.dtype}"
+        )
+    low, high = images.min(), images.max()  # NaN where any pixel is
+    if not np.isfinite([low, high]).all():
+        raise ValueError("`images` must be finite. Received: pixels that are NaN or infinite")
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"`images` must hold raw pixels in 0-255. Received: {low:.4g} to {high:.4g}"
+        )
+    if high <= 1:
+        raise ValueError(
+            "`images` must hold raw pixels in 0-255, and these look scaled to 0-1: multiply by "
+            f"255. Received: {low:.4g} to {high:.4g}"
+        )
+    return images
+
+
+def _find_bad_image(batch: Sequence[bytes], start: int) -> None:
+    """Raise an error that names the position, which the graph cannot."""
+    for position, item in enumerate(batch, start):
+        expected = f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. Received: "
+        try:
+            shape = tf.io.decode_jpeg(item, channels=3).shape
+        except tf.errors.InvalidArgumentError:
+            raise ValueError(f"{expected}{len(item)} bytes that are none") from None
+        if shape != IMAGE_SHAPE:
+            raise ValueError(f"{expected}shape {tuple(shape)}")

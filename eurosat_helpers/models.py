@@ -1,0 +1,165 @@
+"""The network: raw pixels in, logits out, with everything between as layers of one Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers, ops
+
+IMAGE_SIZE = 64  # pixels
+
+
+@keras.saving.register_keras_serializable(package="eurosat_helpers")
+class RandomSymmetry(layers.Layer):
+    """Turn and mirror each image into one of the eight symmetries of the square, at random.
+
+    A satellite tile has no up, so all eight are equally likely pictures of a place. They move
+    pixels and change none: no interpolation, no border to fill. Three choices by mask (mirror
+    rows, mirror columns, transpose) make all eight, for a whole batch at once.
+
+    Input and output: `(batch, side, side, channels)`, any dtype. Only active in training.
+
+    Args:
+        seed: Seed of the choices; `None` takes one from Keras' global seed.
+    """
+
+    def __init__(self, *, seed: int | None = None, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        if not training:
+            return images
+        shape = (3, ops.shape(images)[0], 1, 1, 1)
+        chosen = keras.random.uniform(shape, seed=self.seed_generator) < 0.5
+        images = ops.where(chosen[0], ops.flip(images, axis=1), images)
+        images = ops.where(chosen[1], ops.flip(images, axis=2), images)
+        return ops.where(chosen[2], ops.transpose(images, (0, 2, 1, 3)), images)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "seed": self.seed}
+
+
+def build_cnn(
+    *,
+    mean: Sequence[float],
+    variance: Sequence[float],
+    num_classes: int = 10,
+    stem_width: int = 32,
+    widths: Sequence[int] = (64, 128, 256),
+    blocks: Sequence[int] = (2, 2, 1),
+    l2: float = 1e-5,
+    dropout: float = 0.1,
+) -> keras.Model:
+    """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
+
+    A strided stem halves the side and each stage halves it again before its first block, so most
+    of the work is done on small, wide maps, where a convolution runs fastest. A block is two 3x3
+    convolutions with batch normalization and a shortcut.
+
+    Args:
+        mean: Mean of each color channel of the training tiles, 0-255.
+        variance: Variance of each color channel, 0-255 squared.
+        num_classes: Number of classes, at least 2.
+        stem_width: Channels after the stem.
+        widths: Channels of each stage.
+        blocks: Residual blocks of each stage.
+        l2: L2 regularization of every convolution kernel.
+        dropout: Share of the pooled features that is dropped in training.
+
+    Returns:
+        A model from raw pixels, float32 `(N, 64, 64, 3)` in 0-255, to logits float32
+        `(N, num_classes)`. Normalization and augmentation are layers inside it; the augmentation
+        only acts in training.
+
+    Raises:
+        ValueError: If `mean` or `variance` is not three numbers, `num_classes` is below 2, or
+            `widths` and `blocks` differ in length.
+    """
+    if len(mean) != 3 or len(variance) != 3:
+        raise ValueError(
+            "`mean` and `variance` must be three numbers, one a color channel. "
+            f"Received: mean={mean}, variance={variance}."
+        )
+    if num_classes < 2:
+        raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
+    if len(widths) != len(blocks):
+        raise ValueError(
+            "`widths` and `blocks` must have one entry a stage. "
+            f"Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
+        )
+    regularizer = keras.regularizers.L2(l2)
+
+    def convolve(
+        x: keras.KerasTensor,
+        filters: int,
+        kernel_size: int,
+        name: str,
+        *,
+        strides: int = 1,
+        activate: bool = True,
+    ) -> keras.KerasTensor:
+        x = layers.Conv2D(
+            filters,
+            kernel_size,
+            strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=regularizer,
+            name=f"{name}_conv",
+        )(x)
+        x = layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")(x)
+        return layers.ReLU(name=f"{name}_relu")(x) if activate else x
+
+    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
+    x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(images)
+    x = RandomSymmetry(name="augmentation")(x)
+    x = convolve(x, stem_width, 4, "stem", strides=2)
+    for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
+        for block in range(1, depth + 1):
+            name = f"stage{stage}_block{block}"
+            if block == 1:
+                x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+            shortcut = x
+            if shortcut.shape[-1] != width:
+                shortcut = convolve(x, width, 1, f"{name}_shortcut", activate=False)
+            x = convolve(x, width, 3, f"{name}_first")
+            x = convolve(x, width, 3, f"{name}_second", activate=False)
+            x = layers.Add(name=f"{name}_add")([x, shortcut])
+            x = layers.ReLU(name=f"{name}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
+    x = layers.Dropout(dropout, name="head_dropout")(x)
+    # Logits stay float32 under mixed precision: a float16 softmax loses the small probabilities.
+    logits = layers.Dense(num_classes, dtype="float32", name="head_logits")(x)
+    return keras.Model(images, logits, name="eurosat_cnn")
+
+
+def summary(model: keras.Model) -> pd.DataFrame:
+    """Sum up a model, one row for the layers whose names begin alike (up to the last `_`).
+
+    Args:
+        model: A functional model with named layers, such as `build_cnn` builds.
+
+    Returns:
+        `output` (height x width x channels), `parameters`, and `multiply-adds` of the convolutions
+        and dense layers for one tile.
+    """
+    rows = {}
+    for layer in model.layers[1:]:
+        name = layer.name.rpartition("_")[0] or layer.name
+        row = rows.setdefault(name, {"output": "", "parameters": 0, "multiply-adds": 0})
+        row["output"] = " x ".join(map(str, layer.output.shape[1:]))
+        row["parameters"] += layer.count_params()
+        if isinstance(layer, (layers.Conv2D, layers.Dense)):
+            positions = int(np.prod(layer.output.shape[1:-1]))
+            row["multiply-adds"] += positions * int(np.prod(layer.kernel.shape))
+    return pd.DataFrame.from_dict(rows, orient="index")

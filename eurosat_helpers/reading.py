@@ -1,0 +1,171 @@
+"""Check and decode tile files into one array, and keep it on disk for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from eurosat_helpers import sources
+
+IMAGE_SIZE = 64  # pixels
+_CACHE_VERSION = 1
+
+
+def read(
+    source: Path, class_names: Sequence[str], *, on_error: str, cache: Path
+) -> tuple[np.ndarray, list[str], dict[str, str], bool]:
+    """Read every tile of a folder or zip file, from the cache where that still holds.
+
+    Args:
+        source: Folder or zip file, as `sources.opened` takes it.
+        class_names: The classes, each the name of a folder.
+        on_error: "raise" stops at a bad tile, "skip" leaves it out.
+        cache: File of the decoded tiles; made anew if it is missing, stale or damaged.
+
+    Returns:
+        Images, uint8 of shape (N, 64, 64, 3); their names, class by class and by number within a
+        class; what is wrong with each tile that was left out, by name; and whether the images are
+        those of the cache.
+
+    Raises:
+        ValueError: If a zip file is damaged or unsafe, if the folders are not the classes or one
+            holds no tile, or, with "raise", if a file is no whole RGB tile of 64x64 pixels.
+    """
+    with sources.opened(source) as (stamps, read_file):
+        content = _CACHE_VERSION, tuple(class_names), sorted(stamps.items())
+        fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
+        if cached := _read_cache(cache, fingerprint):
+            return *cached, {}, True
+        names = _tile_names(source, stamps, class_names)
+        images, problems = _decode_all(source, names, read_file, on_error)
+    if problems:
+        kept = [index for index, name in enumerate(names) if name not in problems]
+        for position, index in enumerate(kept):  # in place: a second array would take twice the RAM
+            images[position] = images[index]
+        images, names = images[: len(kept)], [names[index] for index in kept]
+        _check_every_class(source, names, class_names)
+    else:  # only a whole set is kept, so that "raise" may believe what "skip" wrote
+        _write_cache(cache, fingerprint, images, names)
+    return images, names, problems, False
+
+
+def decode(encoded: bytes) -> np.ndarray:
+    """Decode a tile, to the same pixels as `tf.io.decode_jpeg(dct_method="INTEGER_ACCURATE")`.
+
+    Args:
+        encoded: Content of a JPEG or PNG file.
+
+    Returns:
+        uint8 of shape (64, 64, 3).
+
+    Raises:
+        ValueError: If this is no whole RGB image of 64x64 pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+            if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+                width, height = image.size
+                raise ValueError(f"is {width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}")
+            if image.mode != "RGB":
+                raise ValueError(f"has the color mode {image.mode}, not RGB")
+            return np.asarray(image)
+    except UnidentifiedImageError:
+        raise ValueError("is no JPEG or PNG image") from None
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"is damaged: {error}") from error
+
+
+def _tile_names(source: Path, paths: Iterable[str], class_names: Sequence[str]) -> list[str]:
+    """Names of the tiles, class by class and by number."""
+    paths = [path for path in paths if "/" in path]  # other files lie beside the class folders
+    unknown = sorted({path.split("/")[0] for path in paths} - set(class_names))
+    if unknown:
+        raise ValueError(
+            f"`{source}` holds unknown class folders: {', '.join(unknown[:5])}. Known are "
+            f"{', '.join(class_names)}; for your own classes pass their list as `class_names`."
+        )
+    if deeper := [path for path in paths if path.count("/") > 1]:
+        raise ValueError(f"`{deeper[0]}` in `{source}` must lie directly in its class folder.")
+    names = [path for path in paths if not path.endswith("/")]
+    _check_every_class(source, names, class_names)
+    label = {class_name: index for index, class_name in enumerate(class_names)}
+    digits = re.compile(r"([0-9]+)")
+
+    def by_number(name: str) -> tuple:
+        class_name, file_name = name.split("/")
+        parts = digits.split(file_name)
+        parts[1::2] = map(int, parts[1::2])
+        return label[class_name], parts, file_name
+
+    return sorted(names, key=by_number)
+
+
+def _check_every_class(source: Path, names: Sequence[str], class_names: Sequence[str]) -> None:
+    present = {name.split("/")[0] for name in names}
+    if empty := [class_name for class_name in class_names if class_name not in present]:
+        raise ValueError(f"`{source}` holds no tile of the class {', '.join(empty)}.")
+
+
+def _decode_all(
+    source: Path, names: Sequence[str], read_file: Callable[[str], bytes], on_error: str
+) -> tuple[np.ndarray, dict[str, str]]:
+    """All tiles, uint8 of shape (N, 64, 64, 3), and what is wrong with the bad ones, by name."""
+    images = np.empty((len(names), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+
+    def decode_into(index: int) -> str | None:
+        try:
+            images[index] = decode(read_file(names[index]))
+        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            return f"cannot be read: {error}"
+        except ValueError as error:
+            return str(error)
+        return None
+
+    problems = {}
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for name, problem in zip(names, pool.map(decode_into, range(len(names))), strict=True):
+            if problem and on_error == "raise":
+                raise ValueError(
+                    f"`{name}` in `{source}` {problem}. Replace or remove the file, or leave out "
+                    'bad tiles with on_error="skip".'
+                )
+            if problem:
+                problems[name] = problem
+    return images, problems
+
+
+def _read_cache(cache: Path, fingerprint: str) -> tuple[np.ndarray, list[str]] | None:
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as stored:
+            if stored["fingerprint"] != fingerprint:
+                print(f"The cache {cache.name} is of other files: decoding anew.")
+                return None
+            # NumPy reads these as zip members, so their checksums are verified.
+            return stored["images"], stored["names"].tolist()
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"The cache {cache.name} is damaged ({error}): decoding anew.")
+        return None
+
+
+def _write_cache(cache: Path, fingerprint: str, images: np.ndarray, names: list[str]) -> None:
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f"{cache.name}-") as temporary:
+            written = Path(temporary) / "cache.npz"
+            np.savez(written, fingerprint=fingerprint, images=images, names=names)
+            written.replace(cache)
+    except OSError as error:
+        reason = error.strerror or error
+        print(f"Working without a cache: {cache.parent.name}/ takes no file ({reason}).")

@@ -1,0 +1,137 @@
+"""Find the folder or zip file that holds the tiles, and list and read the files in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from eurosat_helpers import download
+
+ROOTS = ("2750", "EuroSAT_RGB")  # what the published archives call the folder of class folders
+_PUBLISHED = tuple(Path(mirror.url).name for mirror in download.MIRRORS)
+_UNSAFE = re.compile(r"^[\\/]|^[A-Za-z]:|(^|[\\/])\.\.([\\/]|$)")
+
+
+def find(data_dir: Path, class_names: Sequence[str]) -> Path:
+    """Find what to read, or download it.
+
+    Args:
+        data_dir: Folder to look into. Only one named "EuroSAT" heeds the environment variable
+            EUROSAT_ARCHIVE and is filled by a download.
+        class_names: Names of the class folders.
+
+    Returns:
+        The folder itself, or a zip file.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist or holds neither class folders nor a zip.
+        ValueError: If EUROSAT_ARCHIVE names no zip file, or if it is unclear which zip to read.
+        download.NoNetworkError: If there is no way to download.
+        OSError: If no mirror gives the right file.
+    """
+    folders = _visible_folders(data_dir) if data_dir.is_dir() else []
+    if not {*ROOTS, *class_names}.isdisjoint(folders):
+        return data_dir
+    is_eurosat = data_dir.name == "EuroSAT"
+    if is_eurosat and (named := os.environ.get("EUROSAT_ARCHIVE")):
+        archive = Path(named).expanduser()
+        if not zipfile.is_zipfile(archive):
+            raise ValueError(
+                "`EUROSAT_ARCHIVE` must be the path of a whole zip file, or not be set. "
+                f"Received: {named}"
+            )
+        return archive
+    zips = sorted(data_dir.glob("[!.]*.zip"))
+    published = [path for path in zips if path.name in _PUBLISHED]
+    if len(zips) > 1 and not published:
+        found = ", ".join(path.name for path in zips)
+        raise ValueError(f"`{data_dir}` holds several zip files: {found}. Leave only one there.")
+    if zips:
+        return (published or zips)[0]
+    if folders:
+        return data_dir  # of unknown classes: the reader says so and names them
+    if is_eurosat:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return download.fetch(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"There is no folder `{data_dir}`. Correct `data_dir`.")
+    raise FileNotFoundError(
+        f"`{data_dir}` holds no tiles. Put class folders, `2750`, `EuroSAT_RGB` or a zip of them "
+        'there. (Only a `data_dir` named "EuroSAT" is filled by a download.)'
+    )
+
+
+@contextlib.contextmanager
+def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]]:
+    """Open a folder or zip file of class folders.
+
+    Hidden files, `Thumbs.db` and `__MACOSX` are passed over.
+
+    Args:
+        source: Folder or zip file with class folders, bare or below one of `ROOTS`.
+
+    Yields:
+        The files below the root, "Class/file" to two numbers that change with its content (folders
+        are listed too, their paths end with "/"), and a function that reads one of them.
+
+    Raises:
+        ValueError: If the zip file is damaged, or unsafe to unpack.
+    """
+    if source.is_dir():
+        root = next((source / name for name in ROOTS if (source / name).is_dir()), source)
+        yield _list_folder(root), lambda name: (root / name).read_bytes()
+        return
+    try:
+        archive = zipfile.ZipFile(source)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"`{source}` is no whole zip file: {error}. Delete it and download it again."
+        ) from error
+    with archive:
+        members = _list_zip(source, archive)
+        stamps = {name: (info.file_size, info.CRC) for name, info in members.items()}
+        yield stamps, lambda name: archive.read(members[name])
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and name not in ("Thumbs.db", "__MACOSX")
+
+
+def _visible_folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.is_dir() and _is_visible(entry.name)]
+
+
+def _list_folder(root: Path) -> dict[str, tuple[int, int]]:
+    stamps = {}
+    for folder in _visible_folders(root):
+        stamps[f"{folder}/"] = (0, 0)
+        with os.scandir(root / folder) as entries:
+            for entry in filter(lambda entry: _is_visible(entry.name), entries):
+                name = f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"
+                stamps[name] = (entry.stat().st_size, entry.stat().st_mtime_ns)
+    return stamps
+
+
+def _list_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    members = {info.filename: info for info in archive.infolist()}
+    for name in filter(_UNSAFE.search, members):
+        raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
+    for root in ROOTS:
+        below = {
+            name.removeprefix(f"{root}/"): info
+            for name, info in members.items()
+            if name.startswith(f"{root}/")
+        }
+        if below:
+            members = below
+            break
+    return {
+        name: info
+        for name, info in members.items()
+        if name and all(map(_is_visible, name.rstrip("/").split("/")))
+    }

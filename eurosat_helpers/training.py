@@ -1,0 +1,224 @@
+"""From a model and two datasets to trained weights: devices, schedule, class weights, `fit`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from IPython import get_ipython
+from IPython.display import display
+from sklearn.utils.class_weight import compute_class_weight
+from tqdm import tqdm
+
+MIXED_PRECISION_CAPABILITY = (7, 0)  # the first NVIDIA chips with float16 matrix units (Volta)
+
+
+def set_up_devices(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+    """Seed every random generator, choose the devices to train on and say which in one line.
+
+    A GPU is used when one is present, with memory growth and, on chips that have float16 matrix
+    units, mixed precision. Several GPUs share each batch through `MirroredStrategy`.
+
+    Args:
+        seed: Seed of Python, NumPy and TensorFlow.
+        devices: Logical devices to use, such as `["GPU:0"]`; `None` means every GPU, or the CPU.
+
+    Returns:
+        The strategy under whose `scope()` the model must be built.
+    """
+    keras.utils.set_random_seed(seed)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    mixed = bool(gpus) and all(
+        detail.get("compute_capability", (0, 0)) >= MIXED_PRECISION_CAPABILITY for detail in details
+    )
+    keras.mixed_precision.set_dtype_policy("mixed_float16" if mixed else "float32")
+    if devices is None:
+        devices = [f"GPU:{number}" for number in range(len(gpus))]
+    print(f"Training on {hardware()}" + (", mixed precision" if mixed else ""))
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.OneDeviceStrategy(devices[0]) if devices else tf.distribute.get_strategy()
+
+
+def hardware() -> str:
+    """The devices that TensorFlow computes on, in words: `"2 x NVIDIA H200"`, `"CPU, 8 cores"`."""
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    counts = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    return ", ".join(counts) or f"CPU, {os.cpu_count()} cores"
+
+
+def class_weights(labels: np.ndarray) -> dict[int, float]:
+    """Weights that make every class count the same in the loss, whatever its number of tiles.
+
+    Args:
+        labels: Integer labels `(N,)` of the training tiles.
+
+    Returns:
+        Label to weight: tiles / (classes * tiles of the class), as in scikit-learn's `balanced`.
+    """
+    present = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=present, y=labels)
+    return {int(label): float(weight) for label, weight in zip(present, weights, strict=True)}
+
+
+def warmup_cosine(
+    peak: float, *, warmup_steps: int, total_steps: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that rises in a line to `peak`, then falls to zero along a cosine.
+
+    The fall is Loshchilov and Hutter's, without restarts (SGDR, arXiv 1608.03983).
+
+    Args:
+        peak: The highest learning rate.
+        warmup_steps: Batches of the rise, fewer than `total_steps`.
+        total_steps: Batches of the whole training.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"`warmup_steps` must be at least 0 and less than `total_steps`. "
+            f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}."
+        )
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else peak,
+        decay_steps=total_steps - warmup_steps,
+        warmup_target=peak if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+class _EpochLog(keras.callbacks.Callback):
+    """One line of progress that is rewritten in place, and one row of numbers an epoch."""
+
+    def __init__(self, *, epochs: int, batches: int) -> None:
+        super().__init__()
+        self.epochs, self.batches = epochs, batches
+        self.rows: list[dict[str, float]] = []
+        self.validation = ""
+        # A display that is updated leaves one line in a saved notebook; a bar of carriage returns
+        # would leave hundreds. Outside a notebook nothing can be updated: a line an epoch, then.
+        self.line = (
+            display({"text/plain": ""}, raw=True, display_id=True) if get_ipython() else None
+        )
+
+    def on_train_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
+        self.begin = self.shown = time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
+        self.epoch, self.epoch_begin = epoch, time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        if self.line and time.perf_counter() - self.shown > 2:
+            self._show(batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        seconds = time.perf_counter() - self.epoch_begin
+        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": seconds})
+        self.validation = f", validation accuracy {logs['val_accuracy']:.2%}"
+        self._show(self.batches, logs)
+
+    def _show(self, batch: int, logs: dict) -> None:
+        self.shown = time.perf_counter()
+        text = tqdm.format_meter(
+            n=self.epoch * self.batches + batch,
+            total=self.epochs * self.batches,
+            elapsed=self.shown - self.begin,
+            ncols=120,
+            prefix=f"epoch {self.epoch + 1}/{self.epochs}",
+            postfix=f"training loss {logs['loss']:.3f}{self.validation}",
+            unit="batch",
+        )
+        if self.line:
+            self.line.update({"text/plain": text}, raw=True)
+        else:
+            print(text)
+
+
+def fit(
+    model: keras.Model,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset,
+    *,
+    epochs: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    label_smoothing: float = 0.0,
+    warmup_fraction: float = 0.15,
+    class_weight: dict[int, float] | None = None,
+) -> pd.DataFrame:
+    """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
+
+    The best weights are those of the epoch with the highest accuracy on `validation`.
+
+    Args:
+        model: A model from raw pixels to logits; it is compiled here.
+        train: Batches of training tiles, from `pipeline.dataset`.
+        validation: Batches of validation tiles.
+        epochs: Passes over `train`.
+        learning_rate: Peak of the schedule.
+        weight_decay: Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) of kernels;
+            each step shrinks them by `learning_rate * weight_decay`.
+        label_smoothing: Share of the label that is spread over all classes, 0 to below 1
+            (Szegedy et al., arXiv 1512.00567).
+        warmup_fraction: Share of all batches over which the learning rate rises.
+        class_weight: Label to weight in the loss, see `class_weights`; `None` weighs tiles alike.
+
+    Returns:
+        One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
+        `learning_rate` (at its end), `seconds`.
+
+    Raises:
+        ValueError: If `epochs` is not a positive integer.
+    """
+    if not isinstance(epochs, (int, np.integer)) or epochs < 1:
+        raise ValueError(f"`epochs` must be a positive integer. Received: {epochs!r}.")
+    batches = int(train.cardinality())
+    with model.distribute_strategy.scope():
+        optimizer = keras.optimizers.AdamW(
+            warmup_cosine(
+                learning_rate,
+                warmup_steps=int(warmup_fraction * epochs * batches),
+                total_steps=epochs * batches,
+            ),
+            weight_decay=weight_decay,
+        )
+        # Decay is for kernels: a decayed scale or shift of batch normalization only loses accuracy.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        model.compile(
+            optimizer,
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=label_smoothing
+            ),
+            metrics=["accuracy"],
+        )
+    log = _EpochLog(epochs=epochs, batches=batches)
+    best = keras.callbacks.EarlyStopping(
+        monitor="val_accuracy", patience=epochs, restore_best_weights=True
+    )
+    model.fit(
+        train,
+        validation_data=validation,
+        epochs=epochs,
+        class_weight=class_weight,
+        callbacks=[log, best],
+        shuffle=False,  # the dataset shuffles
+        verbose=0,
+    )
+    history = pd.DataFrame(log.rows)
+    kept = history.loc[history.val_accuracy.idxmax()]
+    print(
+        f"{hardware()}: {epochs} epochs in {history.seconds.sum() / 60:.1f} min; "
+        f"kept epoch {kept.epoch:.0f}, validation accuracy {kept.val_accuracy:.2%}"
+    )
+    return history

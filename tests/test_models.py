@@ -1,0 +1,117 @@
+"""Tests of eurosat_helpers.models."""
+
+import keras
+import numpy as np
+import pytest
+
+from eurosat_helpers import models
+
+STATISTICS = {"mean": [90.0, 100.0, 110.0], "variance": [2500.0, 1600.0, 900.0]}
+SMALL = {"stem_width": 8, "widths": (8, 16), "blocks": (1, 1)}
+
+
+def eight_symmetries(image):
+    turned = [np.rot90(image, quarter) for quarter in range(4)]
+    return [*turned, *(image.transpose(1, 0, 2) for image in turned)]
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    return models.build_cnn(**STATISTICS)
+
+
+def test_random_symmetry_draws_all_eight_symmetries_exactly_and_evenly():
+    image = np.random.default_rng(0).integers(0, 256, (5, 5, 3)).astype(np.float32)
+    layer = models.RandomSymmetry(seed=1)
+    drawn = layer(np.repeat(image[None], 4000, axis=0), training=True).numpy()
+    matches = np.array([(drawn == one).all(axis=(1, 2, 3)) for one in eight_symmetries(image)])
+    np.testing.assert_array_equal(matches.sum(axis=0), 1)
+    assert matches.sum(axis=1).min() > 400
+
+
+def test_random_symmetry_does_nothing_outside_training():
+    images = np.random.default_rng(0).random((4, 6, 6, 3), np.float32)
+    np.testing.assert_array_equal(models.RandomSymmetry()(images, training=False), images)
+
+
+def test_random_symmetry_is_seeded():
+    images = np.random.default_rng(0).random((64, 6, 6, 3), np.float32)
+    one, same, other = (
+        models.RandomSymmetry(seed=seed)(images, training=True).numpy() for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_random_symmetry_has_no_while_loop():
+    import tensorflow as tf
+
+    layer = models.RandomSymmetry()
+    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(
+        tf.TensorSpec((None, 64, 64, 3))
+    )
+    assert not [op.type for op in graph.graph.get_operations() if "While" in op.type]
+
+
+def test_cnn_maps_raw_pixels_to_logits(cnn):
+    assert cnn.input_shape == (None, 64, 64, 3)
+    assert cnn.output_shape == (None, 10)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.float32)
+    logits = cnn(images).numpy()
+    assert np.isfinite(logits).all()
+    assert not np.allclose(logits.sum(axis=1), 1), "probabilities instead of logits"
+
+
+def test_cnn_has_at_most_two_and_a_half_million_parameters(cnn):
+    assert cnn.count_params() <= 2_500_000
+
+
+def test_cnn_normalizes_with_the_given_statistics(cnn):
+    layer = cnn.get_layer("normalization")
+    pixels = np.full((1, 64, 64, 3), STATISTICS["mean"], np.float32) + [50, 40, 30]
+    np.testing.assert_allclose(layer(pixels), 1, rtol=1e-5)
+
+
+def test_every_convolution_has_l2_and_is_followed_by_batch_normalization(cnn):
+    convolutions = [layer for layer in cnn.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) > 5
+    for layer in convolutions:
+        assert isinstance(layer.kernel_regularizer, keras.regularizers.L2)
+        (consumer,) = [node.operation for node in layer._outbound_nodes]
+        assert isinstance(consumer, keras.layers.BatchNormalization)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+@pytest.mark.parametrize("shape", [{}, SMALL, {"widths": (8,), "blocks": (3,)}])
+def test_settings_shape_the_network(num_classes, shape):
+    model = models.build_cnn(**STATISTICS, num_classes=num_classes, **shape)
+    assert model.output_shape == (None, num_classes)
+
+
+def test_cnn_survives_saving_and_loading(tmp_path):
+    model = models.build_cnn(**STATISTICS, **SMALL)
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.float32)
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(images), model(images))
+
+
+def test_summary_counts_parameters_and_multiply_adds():
+    table = models.summary(models.build_cnn(**STATISTICS, **SMALL))
+    assert table.loc["stem", "parameters"] == 4 * 4 * 3 * 8 + 4 * 8
+    assert table.loc["stem", "multiply-adds"] == 32 * 32 * 4 * 4 * 3 * 8
+    assert table.loc["stem", "output"] == "32 x 32 x 8"
+    assert table.loc["head", "multiply-adds"] == 16 * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": (8, 16), "blocks": (1,)}, "`widths` and `blocks` must have one entry a stage"),
+        ({"num_classes": 1}, "`num_classes` must be at least 2. Received: 1"),
+        ({"mean": [1.0]}, "`mean` and `variance` must be three numbers"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.build_cnn(**{**STATISTICS, **options})

@@ -1,0 +1,158 @@
+"""Both notebooks: how the committed ones look, and a real run of each on demo tiles."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+import nbformat
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+NOTEBOOKS = ("training.ipynb", "inference.ipynb")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+
+
+def parameters_cell(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def texts(notebook):
+    """Everything that the outputs show as text."""
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if output.output_type == "stream":
+                yield output.text
+            else:
+                yield str(output.get("data", {}).get("text/plain", ""))
+
+
+def figures(notebook):
+    return [
+        output
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+
+
+def checksums(folder):
+    return {
+        path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(params=NOTEBOOKS)
+def committed(request):
+    return nbformat.read(PROJECT / request.param, as_version=4)
+
+
+def test_code_cells_are_short_and_define_nothing(committed):
+    for cell in code_cells(committed):
+        lines = cell.source.splitlines()
+        is_parameters = cell is parameters_cell(committed)
+        assert is_parameters or len(lines) <= 12, cell.source
+        assert not any(line.lstrip().startswith(("def ", "class ")) for line in lines), cell.source
+
+
+def test_first_code_cell_is_the_parameters(committed):
+    assert code_cells(committed)[0] is parameters_cell(committed)
+
+
+def test_committed_notebook_is_executed_top_to_bottom_with_clean_output(committed):
+    cells = code_cells(committed)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells[1:]:
+        assert cell.outputs, f"shows nothing:\n{cell.source}"
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.get("text")
+    assert figures(committed)
+
+
+def test_committed_notebook_names_no_path_of_a_machine(committed):
+    shown = "\n".join(texts(committed))
+    for word in ("/home/", "/root/", "/work/", "/tmp/", "C:\\", "site-packages", "Warning"):
+        assert word not in shown
+
+
+def test_committed_notebook_ran_on_the_real_tiles(committed):
+    assert "demo" not in "".join(texts(committed)).lower()
+
+
+@pytest.fixture(scope="module")
+def demo_run(tmp_path_factory):
+    """The project as a newcomer has it, run with no data and no network, two epochs."""
+    home = tmp_path_factory.mktemp("newcomer") / "projét with spaces"
+    home.mkdir()
+    for name in (*NOTEBOOKS, "eurosat_helpers"):
+        source = PROJECT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, home / name)
+    shipped = home / "saved_model" / "eurosat_cnn"
+    shutil.copytree(PROJECT / "saved_model" / "eurosat_cnn", shipped)
+    before = checksums(home)
+    environment = {name: value for name, value in os.environ.items() if name != "EUROSAT_ARCHIVE"}
+    nowhere = "http://127.0.0.1:9"  # a proxy that nobody runs: no address can be reached
+    environment |= {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": ""}
+    for name, parameters in zip(
+        NOTEBOOKS, (["-p", "epochs", "2"], ["-p", "seed", "5"]), strict=True
+    ):
+        command = [sys.executable, "-m", "papermill", name, f"results/{name}", *parameters]
+        run = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+    return home, before
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_demo_run_is_clean_and_says_demo_on_every_figure(demo_run, name):
+    home, _ = demo_run
+    notebook = nbformat.read(home / "results" / name, as_version=4)
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.get("name") != "stderr", output.get("text")
+    assert "DEMO TILES" in "".join(texts(notebook))
+    assert figures(notebook)
+
+
+def test_every_title_in_the_notebooks_names_the_source_of_the_tiles():
+    for name in NOTEBOOKS:
+        notebook = nbformat.read(PROJECT / name, as_version=4)
+        for cell in code_cells(notebook):
+            if "plots." in cell.source:
+                assert "title=" in cell.source
+                assert "tiles.source" in cell.source, cell.source
+
+
+def test_demo_run_saves_the_demo_model_and_touches_nothing_else(demo_run):
+    home, before = demo_run
+    after = checksums(home)
+    assert {name: after.get(name) for name in before} == before
+    made = {path.parts[0:2] for path in set(after) - set(before) if "__pycache__" not in path.parts}
+    assert made == {
+        ("saved_model", "demo"),
+        ("results", "training.ipynb"),
+        ("results", "inference.ipynb"),
+        ("results", "predictions.csv"),
+        ("results", "predictions.png"),
+    }
+
+
+def test_demo_run_predicts_twenty_tiles(demo_run):
+    home, _ = demo_run
+    table = pd.read_csv(home / "results" / "predictions.csv")
+    assert list(table.columns[:4]) == ["file", "truth", "prediction", "confidence"]
+    assert len(table) == 20
+    assert (table.truth.value_counts() == 2).all()
+    unseen = (home / "saved_model" / "demo" / "test_files.txt").read_text().split()
+    assert set(table.file) <= set(unseen)

@@ -1,0 +1,63 @@
+"""Tests of eurosat_helpers.pipeline."""
+
+import numpy as np
+import pytest
+
+from eurosat_helpers import pipeline
+
+
+def batches(tiles, **options):
+    return [(x.numpy(), y.numpy()) for x, y in pipeline.dataset(tiles, **options)]
+
+
+def test_unshuffled_batches_hold_every_tile_in_order_and_drop_none(demo_tiles):
+    tiles = demo_tiles[:50]
+    images, labels = zip(*batches(tiles, batch_size=16), strict=True)
+    assert [len(batch) for batch in images] == [16, 16, 16, 2]
+    np.testing.assert_array_equal(np.concatenate(images), tiles.images)
+    np.testing.assert_array_equal(np.concatenate(labels).argmax(axis=1), tiles.labels)
+
+
+def test_batches_are_raw_float_pixels_and_one_hot_labels(demo_tiles):
+    ((images, labels),) = batches(demo_tiles[:8], batch_size=8)
+    assert images.dtype == labels.dtype == np.float32
+    assert images.shape == (8, 64, 64, 3)
+    assert labels.shape == (8, 10)
+    assert 1 < images.max() <= 255
+    np.testing.assert_array_equal(labels.sum(axis=1), 1)
+
+
+def test_shuffling_is_seeded_and_differs_between_epochs(demo_tiles):
+    tiles = demo_tiles[::4]
+    shuffled = pipeline.dataset(tiles, batch_size=len(tiles), shuffle_seed=3)
+    first, second = (next(iter(shuffled))[0].numpy() for _ in range(2))
+    again = next(iter(pipeline.dataset(tiles, batch_size=len(tiles), shuffle_seed=3)))[0].numpy()
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(np.sort(first, axis=None), np.sort(tiles.images, axis=None))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "32"])
+def test_bad_batch_size_is_named(demo_tiles, batch_size):
+    with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer. Received: "):
+        pipeline.dataset(demo_tiles, batch_size=batch_size)
+
+
+def test_no_tiles_is_an_error(demo_tiles):
+    with pytest.raises(ValueError, match="`tiles` holds no tile"):
+        pipeline.dataset(demo_tiles[:0], batch_size=4)
+    with pytest.raises(ValueError, match="`tiles` holds no tile"):
+        pipeline.channel_statistics(demo_tiles[:0])
+
+
+def test_channel_statistics_are_those_of_numpy(demo_tiles):
+    mean, variance = pipeline.channel_statistics(demo_tiles)
+    pixels = demo_tiles.images.reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(variance, pixels.var(axis=0), rtol=1e-9)
+
+
+def test_channel_statistics_of_the_real_tiles(real_tiles):
+    mean, variance = pipeline.channel_statistics(real_tiles)
+    np.testing.assert_allclose(mean, [87, 97, 103], atol=1)
+    np.testing.assert_allclose(np.sqrt(variance), [52, 35, 29.6], atol=1)

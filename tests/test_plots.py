@@ -1,0 +1,195 @@
+"""What the figures show: their axes, texts and marks."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from eurosat_helpers import plots
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype="uint8")
+NAMES = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Pasture", "River", "SeaLake"]
+CONFUSION = pd.DataFrame(
+    [[1200, 3], [0, 40]], index=["Forest", "River"], columns=["Forest", "River"]
+)
+RELIABILITY = pd.DataFrame(
+    {
+        "low": [0, 0.5],
+        "high": [0.5, 1],
+        "tiles": [0, 20],
+        "confidence": [np.nan, 0.9],
+        "accuracy": [np.nan, 0.95],
+    }
+)
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2],
+        "loss": [1.0, 0.5],
+        "val_loss": [1.1, 0.6],
+        "accuracy": [0.5, 0.9],
+        "val_accuracy": [0.4, 0.8],
+        "learning_rate": [1e-3, 1e-4],
+    }
+)
+COVERAGE = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1], "accuracy": [1, 0.9]})
+
+FIGURES = {
+    "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
+    "prediction_grid": lambda title: plots.prediction_grid(
+        IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
+    ),
+    "class_counts": lambda title: plots.class_counts(
+        pd.DataFrame({"tiles": [3000, 2000]}, index=["Forest", "Pasture"]), title=title
+    ),
+    "training_curves": lambda title: plots.training_curves(HISTORY, title=title),
+    "confusion_matrix": lambda title: plots.confusion_matrix(CONFUSION, title=title),
+    "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
+    "accuracy_by_coverage": lambda title: plots.accuracy_by_coverage(COVERAGE, title=title),
+}
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title() for axes in figure.axes]
+
+
+def texts(figure: Figure, axes: int = 0) -> list[str]:
+    return [text.get_text() for text in figure.axes[axes].texts]
+
+
+def overlap(figure: Figure) -> bool:
+    """Whether the titles of two neighbors touch."""
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    return any(boxes[a].overlaps(boxes[b]) for a in range(len(boxes)) for b in range(a))
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_figure_bears_its_title_and_is_left_to_no_one(draw):
+    figure = draw("demo: a title")
+    figure.savefig(io.BytesIO())
+    assert "demo: a title" in [figure.get_suptitle(), *titles(figure)]
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+def test_figure_fits_a_notebook_with_letters_of_at_least_8_points(draw):
+    figure = draw("")
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() <= 10
+    sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
+    assert min(sizes) >= 8
+
+
+def test_tile_grid_breaks_a_name_that_is_wider_than_its_tile():
+    figure = plots.tile_grid(IMAGES[[0] * 12], ["HerbaceousVegetation", "PermanentCrop"] * 6)
+    assert titles(figure)[:2] == ["Herbaceous\nVegetation", "Permanent\nCrop"]
+    assert len(figure.axes) == 20
+    assert not overlap(figure)
+
+
+def test_tile_grid_keeps_a_name_that_fits():
+    figure = plots.tile_grid(IMAGES, ["truth:\nHerbaceousVegetation"] * 7, columns=5)
+    assert titles(figure)[0] == "truth:\nHerbaceousVegetation"
+    assert not overlap(figure)
+
+
+def test_tile_grid_shows_the_pixels():
+    figure = plots.tile_grid(IMAGES.astype("float32"), NAMES, columns=4)
+    shown = figure.axes[6].images[0].get_array()
+    np.testing.assert_array_equal(shown, IMAGES[6])
+    assert [axes.axison for axes in figure.axes] == [True] * 7 + [False]
+
+
+def test_prediction_grid_marks_mistakes_by_sign_frame_and_color():
+    figure = plots.prediction_grid(
+        IMAGES[:3], ["Forest", "River", "Highway"], ["Forest", "Pasture", "Highway"],
+        [0.62, 0.934, 0.9999], threshold=0.7,
+    )  # fmt: skip
+    assert titles(figure)[:3] == [
+        "✓ Forest 62%\ntruth: Forest",
+        "✗ Pasture 93%\ntruth: River",
+        "✓ Highway >99%\ntruth: Highway",
+    ]
+    right, wrong = figure.axes[0].spines["top"], figure.axes[1].spines["top"]
+    assert wrong.get_linewidth() > 2 * right.get_linewidth()
+    assert to_hex(wrong.get_edgecolor()) != to_hex(right.get_edgecolor())
+    assert [texts(figure, index) for index in range(3)] == [["unsure"], [], []]
+
+
+def test_prediction_grid_of_unlabeled_tiles_judges_nothing():
+    figure = plots.prediction_grid(IMAGES[:2], None, ["Forest", "River"], [0.6, 0.8])
+    assert titles(figure)[:2] == ["Forest 60%", "River 80%"]
+    assert not figure.axes[0].spines["top"].get_visible()
+    assert texts(figure) == []
+
+
+def test_prediction_grid_has_room_for_the_longest_names():
+    longest = ["HerbaceousVegetation"] * 20
+    images = np.repeat(IMAGES[:1], 20, axis=0)
+    figure = plots.prediction_grid(images, ["PermanentCrop"] * 20, longest, [0.93] * 20)
+    assert len(figure.axes) == 20
+    assert not overlap(figure)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.tile_grid(IMAGES[:0], []), "`images` must hold at least one image"),
+        (lambda: plots.tile_grid(IMAGES, ["a"]), "`titles` must have .* 7 images. Received: 1"),
+        (lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7), "`truth` must have"),
+        (lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7), "`predictions` must have"),
+        (lambda: plots.prediction_grid(IMAGES, None, NAMES, [1]), "`confidences` must have"),
+    ],
+)
+def test_lists_that_do_not_fit_the_images_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+    assert plt.get_fignums() == []
+
+
+def test_class_counts_writes_each_number():
+    figure = FIGURES["class_counts"]("")
+    assert texts(figure) == ["3,000", "2,000"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Forest", "Pasture"]
+
+
+def test_training_curves_show_training_and_validation():
+    figure = FIGURES["training_curves"]("")
+    assert titles(figure) == ["Loss", "Accuracy", "Learning rate"]
+    assert all(axes.get_xlabel() == "epoch" for axes in figure.axes)
+    training, validation = figure.axes[1].lines
+    assert training.get_ydata().tolist() == [0.5, 0.9]
+    assert validation.get_ydata().tolist() == [0.4, 0.8]
+
+
+def test_confusion_matrix_writes_counts_and_colors_shares_of_the_truth():
+    figure = FIGURES["confusion_matrix"]("")
+    assert texts(figure) == ["1,200", "3", "0", "40"]
+    np.testing.assert_allclose(
+        figure.axes[0].images[0].get_array(), [[1200 / 1203, 3 / 1203], [0, 1]]
+    )
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("truth", "prediction")
+
+
+def test_confusion_matrix_takes_a_class_without_tiles():
+    empty = pd.DataFrame([[0, 0], [1, 2]], index=["a", "b"], columns=["a", "b"])
+    shares = plots.confusion_matrix(empty).axes[0].images[0].get_array()
+    np.testing.assert_allclose(shares, [[0, 0], [1 / 3, 2 / 3]])
+
+
+def test_reliability_diagram_leaves_out_empty_bins():
+    accuracy, tiles = FIGURES["reliability_diagram"]("").axes
+    assert [bar.get_height() for bar in accuracy.patches] == [0.95]
+    assert [bar.get_height() for bar in tiles.patches] == [20]
+    assert accuracy.lines[1].get_xydata().tolist() == [[0.9, 0.95]]
+
+
+def test_accuracy_by_coverage_draws_the_table():
+    (line,) = FIGURES["accuracy_by_coverage"]("").axes[0].lines
+    assert line.get_xydata().tolist() == [[0.5, 1], [1, 0.9]]

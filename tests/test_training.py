@@ -1,0 +1,142 @@
+"""Tests of eurosat_helpers.training: the real `fit` on a shrunken setting."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from eurosat_helpers import data, models, pipeline, training
+
+SMALL = {"stem_width": 8, "widths": (16, 32), "blocks": (1, 1)}
+
+
+def train_small(tiles, *, seed=0, **options):
+    training.set_up_devices(seed=seed)
+    train, validation, _ = data.split(tiles)
+    mean, variance = pipeline.channel_statistics(train)
+    model = models.build_cnn(mean=mean, variance=variance, **SMALL)
+    history = training.fit(
+        model,
+        pipeline.dataset(train, batch_size=32, shuffle_seed=seed),
+        pipeline.dataset(validation, batch_size=64),
+        **{"epochs": 2, "learning_rate": 3e-3, **options},
+    )
+    return model, history, validation
+
+
+def test_fit_learns_the_demo_tiles_and_keeps_the_best_epoch(demo_tiles, capsys):
+    model, history, validation = train_small(
+        demo_tiles, epochs=8, label_smoothing=0.1, weight_decay=0.01
+    )
+    assert list(history.columns) == [
+        "epoch",
+        "loss",
+        "accuracy",
+        "val_loss",
+        "val_accuracy",
+        "learning_rate",
+        "seconds",
+    ]
+    assert list(history.epoch) == list(range(1, 9))
+    assert history.val_accuracy.max() > 0.5
+    logits = model.predict(pipeline.dataset(validation, batch_size=64), verbose=0)
+    accuracy = (logits.argmax(axis=1) == validation.labels).mean()
+    assert accuracy == pytest.approx(history.val_accuracy.max())
+    printed = capsys.readouterr().out
+    assert "Training on CPU" in printed
+    assert "8 epochs in" in printed
+    assert "tiles/s" in printed
+
+
+def test_same_seed_gives_the_same_history_and_another_seed_another(demo_tiles):
+    one, same, other = (
+        train_small(demo_tiles, seed=seed)[1].drop(columns="seconds") for seed in (1, 1, 2)
+    )
+    assert one.equals(same)
+    assert not one.equals(other)
+
+
+def test_class_weights_change_the_training(demo_tiles):
+    weights = dict.fromkeys(range(10), 1.0)
+    plain = train_small(demo_tiles, epochs=1, class_weight=weights)[1]
+    weighted = train_small(demo_tiles, epochs=1, class_weight={**weights, 0: 50.0})[1]
+    assert weighted.loss[0] > 1.5 * plain.loss[0]
+
+
+def test_class_weights_are_balanced():
+    weights = training.class_weights(np.repeat([0, 1, 2], [10, 20, 30]))
+    assert weights == pytest.approx({0: 2.0, 1: 1.0, 2: 2 / 3})
+
+
+def test_learning_rate_warms_up_and_falls_to_zero_along_a_cosine():
+    schedule = training.warmup_cosine(0.4, warmup_steps=10, total_steps=110)
+    rates = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]
+    assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0], abs=1e-7)
+
+
+def test_learning_rate_may_start_at_its_peak():
+    schedule = training.warmup_cosine(0.4, warmup_steps=0, total_steps=100)
+    assert [float(schedule(step)) for step in (0, 100)] == pytest.approx([0.4, 0], abs=1e-7)
+
+
+@pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
+def test_bad_warmup_is_named(warmup_steps):
+    with pytest.raises(ValueError, match=f"Received: warmup_steps={warmup_steps}, total_steps=10"):
+        training.warmup_cosine(1.0, warmup_steps=warmup_steps, total_steps=10)
+
+
+@pytest.mark.parametrize("epochs", [0, -2, 1.5])
+def test_bad_epochs_are_named(demo_tiles, epochs):
+    with pytest.raises(
+        ValueError, match=f"`epochs` must be a positive integer. Received: {epochs}"
+    ):
+        train_small(demo_tiles, epochs=epochs)
+
+
+def test_cpu_trains_in_full_precision(capsys):
+    strategy = training.set_up_devices(seed=0)
+    assert strategy.num_replicas_in_sync == 1
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+    assert "mixed precision" not in capsys.readouterr().out
+
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from eurosat_helpers import data, models, pipeline, training
+
+strategy = training.set_up_devices(seed=0, devices=["CPU:0", "CPU:1"])
+assert isinstance(strategy, tf.distribute.MirroredStrategy), strategy
+assert strategy.num_replicas_in_sync == 2
+train, validation, _ = data.split(data.load(sys.argv[1]), validation_fraction=0.2)
+mean, variance = pipeline.channel_statistics(train)
+with strategy.scope():
+    model = models.build_cnn(
+        mean=mean, variance=variance, stem_width=8, widths=(16,), blocks=(1,), dropout=0.1
+    )
+history = training.fit(
+    model,
+    pipeline.dataset(train, batch_size=8, shuffle_seed=0),
+    pipeline.dataset(validation, batch_size=8),
+    epochs=4,
+    learning_rate=3e-3,
+)
+print("losses", history.loss.iloc[0], history.loss.iloc[-1])
+"""
+
+
+def test_two_devices_share_each_batch(demo_folder):
+    run = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(demo_folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    first, last = map(float, run.stdout.splitlines()[-1].split()[1:])
+    assert last < first
