@@ -400,8 +400,8 @@ def _export(
             "probabilities": rows,
         }
 
+    # No `track(model)`: with it Keras stores every weight twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
-    archive.track(model)
     images = tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32, name="images")
     archive.add_endpoint("serve", serve, input_signature=[images])
     encoded = tf.TensorSpec((None,), tf.string, name="encoded")

@@ -33,6 +33,7 @@ MIRRORS = (
     ),
 )
 _ROUNDS = 2
+_NO_CONNECTION = "no connection"
 _TIMEOUT = (3, 30)  # seconds to connect, and without a byte
 
 
@@ -59,7 +60,7 @@ def fetch(folder: str | os.PathLike[str], mirrors: Sequence[Mirror] | None = Non
     """
     pooch.get_logger().setLevel(logging.WARNING)
     mirrors = MIRRORS if mirrors is None else mirrors
-    problems: dict[str, Exception] = {}
+    problems: dict[str, str] = {}
     for _ in range(_ROUNDS):
         for url, sha256 in mirrors:
             try:
@@ -72,11 +73,13 @@ def fetch(folder: str | os.PathLike[str], mirrors: Sequence[Mirror] | None = Non
                 )
                 return Path(archive)
             except (requests.RequestException, ValueError) as error:  # ValueError: the checksum
-                problems[url] = error
-        if all(map(_is_unreachable, problems.values())):
+                problems[url] = _NO_CONNECTION if _is_unreachable(error) else str(error)
+                if getattr(error, "response", None) is not None:
+                    error.response.close()  # pooch leaves it open
+        if set(problems.values()) == {_NO_CONNECTION}:
             hosts = " or ".join(urlsplit(url).netloc for url in problems)
             raise NoNetworkError(f"No connection to {hosts}.")
-    answers = "\n".join(f"- {url}: {error}" for url, error in problems.items())
+    answers = "\n".join(f"- {url}: {problem}" for url, problem in problems.items())
     raise OSError(
         f"No mirror gave the EuroSAT archive:\n{answers}\nTry again later, or download one of them "
         f"by hand into `{folder}`, or set EUROSAT_ARCHIVE to the path of a copy."

@@ -15,6 +15,10 @@ from IPython.display import display
 from sklearn.utils.class_weight import compute_class_weight
 from tqdm import tqdm
 
+from eurosat_helpers import pipeline
+from eurosat_helpers.data import Tiles
+
+EVALUATION_BATCH = 500  # tiles; larger than in training, since nothing is kept for gradients
 MIXED_PRECISION_CAPABILITY = (7, 0)  # the first NVIDIA chips with float16 matrix units (Volta)
 
 
@@ -124,7 +128,10 @@ class _EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         rate = float(self.model.optimizer.learning_rate)
         seconds = time.perf_counter() - self.epoch_begin
-        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": seconds})
+        measures = {name: logs[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        self.rows.append(
+            {"epoch": epoch + 1, **measures, "learning_rate": rate, "seconds": seconds}
+        )
         self.validation = f", validation accuracy {logs['val_accuracy']:.2%}"
         self._show(self.batches, logs)
 
@@ -147,11 +154,13 @@ class _EpochLog(keras.callbacks.Callback):
 
 def fit(
     model: keras.Model,
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset,
+    train: Tiles,
+    validation: Tiles,
     *,
     epochs: int,
+    batch_size: int,
     learning_rate: float,
+    seed: int,
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
     warmup_fraction: float = 0.15,
@@ -163,12 +172,14 @@ def fit(
 
     Args:
         model: A model from raw pixels to logits; it is compiled here.
-        train: Batches of training tiles, from `pipeline.dataset`.
-        validation: Batches of validation tiles.
+        train: The training tiles, shuffled anew each epoch.
+        validation: The validation tiles.
         epochs: Passes over `train`.
+        batch_size: Tiles in a batch; several GPUs share it.
         learning_rate: Peak of the schedule.
+        seed: Seed of the shuffling.
         weight_decay: Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) of kernels;
-            each step shrinks them by `learning_rate * weight_decay`.
+            each step shrinks them by the share `learning_rate * weight_decay`.
         label_smoothing: Share of the label that is spread over all classes, 0 to below 1
             (Szegedy et al., arXiv 1512.00567).
         warmup_fraction: Share of all batches over which the learning rate rises.
@@ -176,24 +187,25 @@ def fit(
 
     Returns:
         One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
-        `learning_rate` (at its end), `seconds`.
+        `learning_rate` (at its end), `seconds` (with validation).
 
     Raises:
-        ValueError: If `epochs` is not a positive integer.
+        ValueError: If `epochs` or `batch_size` is not a positive integer.
     """
     if not isinstance(epochs, (int, np.integer)) or epochs < 1:
         raise ValueError(f"`epochs` must be a positive integer. Received: {epochs!r}.")
-    batches = int(train.cardinality())
+    batches = pipeline.dataset(train, batch_size=batch_size, shuffle_seed=seed)
+    steps = int(batches.cardinality())
     with model.distribute_strategy.scope():
         optimizer = keras.optimizers.AdamW(
             warmup_cosine(
                 learning_rate,
-                warmup_steps=int(warmup_fraction * epochs * batches),
-                total_steps=epochs * batches,
+                warmup_steps=int(warmup_fraction * epochs * steps),
+                total_steps=epochs * steps,
             ),
             weight_decay=weight_decay,
         )
-        # Decay is for kernels: a decayed scale or shift of batch normalization only loses accuracy.
+        # Decay is for kernels: the scales and shifts of batch normalization are left alone.
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         model.compile(
             optimizer,
@@ -202,13 +214,13 @@ def fit(
             ),
             metrics=["accuracy"],
         )
-    log = _EpochLog(epochs=epochs, batches=batches)
+    log = _EpochLog(epochs=epochs, batches=steps)
     best = keras.callbacks.EarlyStopping(
         monitor="val_accuracy", patience=epochs, restore_best_weights=True
     )
     model.fit(
-        train,
-        validation_data=validation,
+        batches,
+        validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
         epochs=epochs,
         class_weight=class_weight,
         callbacks=[log, best],
@@ -216,9 +228,11 @@ def fit(
         verbose=0,
     )
     history = pd.DataFrame(log.rows)
+    seconds = history.seconds.sum()
     kept = history.loc[history.val_accuracy.idxmax()]
     print(
-        f"{hardware()}: {epochs} epochs in {history.seconds.sum() / 60:.1f} min; "
+        f"{hardware()}: {epochs} epochs in {seconds / 60:.1f} min, "
+        f"{epochs * len(train) / seconds:,.0f} tiles/s; "
         f"kept epoch {kept.epoch:.0f}, validation accuracy {kept.val_accuracy:.2%}"
     )
     return history

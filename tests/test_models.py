@@ -68,7 +68,7 @@ def test_cnn_has_at_most_two_and_a_half_million_parameters(cnn):
 
 def test_cnn_normalizes_with_the_given_statistics(cnn):
     layer = cnn.get_layer("normalization")
-    pixels = np.full((1, 64, 64, 3), STATISTICS["mean"], np.float32) + [50, 40, 30]
+    pixels = np.full((1, 64, 64, 3), STATISTICS["mean"], np.float32) + np.array([50, 40, 30])
     np.testing.assert_allclose(layer(pixels), 1, rtol=1e-5)
 
 

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "demo": set(),
     "pipeline": {"data"},
     "models": set(),
-    "training": set(),
+    "training": {"data", "pipeline"},
     "evaluation": set(),
     "artifact": set(),
     "plots": set(),

@@ -19,9 +19,9 @@ def train_small(tiles, *, seed=0, **options):
     model = models.build_cnn(mean=mean, variance=variance, **SMALL)
     history = training.fit(
         model,
-        pipeline.dataset(train, batch_size=32, shuffle_seed=seed),
-        pipeline.dataset(validation, batch_size=64),
-        **{"epochs": 2, "learning_rate": 3e-3, **options},
+        train,
+        validation,
+        **{"epochs": 2, "batch_size": 32, "learning_rate": 3e-3, "seed": seed, **options},
     )
     return model, history, validation
 
@@ -120,11 +120,7 @@ with strategy.scope():
         mean=mean, variance=variance, stem_width=8, widths=(16,), blocks=(1,), dropout=0.1
     )
 history = training.fit(
-    model,
-    pipeline.dataset(train, batch_size=8, shuffle_seed=0),
-    pipeline.dataset(validation, batch_size=8),
-    epochs=4,
-    learning_rate=3e-3,
+    model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0
 )
 print("losses", history.loss.iloc[0], history.loss.iloc[-1])
 """
