@@ -17,8 +17,8 @@ Import the modules, not their names: `from eurosat_helpers import data, models`.
 
 import os as _os
 
-# TensorFlow writes notes to the process's standard error while it is imported (they would land in
-# the notebook), some of them before it reads its own log level. Whoever sets TF_CPP_MIN_LOG_LEVEL
+# TensorFlow writes notes to the process's standard error while it is imported, some of them before
+# it reads its own log level, and they would land in the notebook. Whoever sets TF_CPP_MIN_LOG_LEVEL
 # (0 shows why a GPU is not found) gets them all.
 if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
     _os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -26,7 +26,9 @@ if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
     with open(_os.devnull, "w") as _nowhere:
         _os.dup2(_nowhere.fileno(), 2)
     try:
-        import tensorflow as _tensorflow  # noqa: F401
+        import tensorflow as _tensorflow
+
+        _tensorflow.get_logger().setLevel("WARNING")
     finally:
         _os.dup2(_stderr, 2)
         _os.close(_stderr)

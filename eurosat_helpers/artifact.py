@@ -41,8 +41,6 @@ FILES = (
 # What `metadata` must hold, and of which type; a dot leads into a nested table.
 METADATA = {
     "class_names": (list, tuple),
-    "image_size": object,
-    "input_range": object,
     "data_source": str,
     "split.seed": object,
     "split.validation_fraction": object,
@@ -54,12 +52,18 @@ METADATA = {
     "scores.test.accuracy_low": Real,
     "scores.test.accuracy_high": Real,
     "scores.test.calibration_error": Real,
-    "parameters": int,
     "epochs": int,
     "seconds": Real,
     "hardware": str,
 }
-ADDED_METADATA = {"temperature": Real, "versions.tensorflow": str, "date": str}
+ADDED_METADATA = {
+    "image_size": int,
+    "input_range": list,
+    "parameters": int,
+    "temperature": Real,
+    "versions.tensorflow": str,
+    "date": str,
+}
 
 
 def save(
@@ -79,8 +83,8 @@ def save(
     Args:
         model: Keras model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits `(N, C)`.
         directory: Folder to write.
-        metadata: The entries of `METADATA`, and any more that JSON can hold. The temperature, the
-            library versions and the date are added.
+        metadata: The entries of `METADATA`, and any more that JSON can hold. What the model and
+            the machine can tell is added (`ADDED_METADATA`).
         history: One row an epoch.
         test_names: Names of the test tiles, `Class/Class_N.jpg`.
         temperature: Divides the logits before the softmax (see `evaluation.fit_temperature`).
@@ -97,6 +101,9 @@ def save(
         raise ValueError(f"`temperature` must be a positive number. Received: {temperature}")
     metadata = {
         **metadata,
+        "image_size": IMAGE_SHAPE[0],
+        "input_range": [0, 255],
+        "parameters": model.count_params(),
         "temperature": float(temperature),
         "versions": {
             "python": platform.python_version(),
@@ -312,7 +319,7 @@ def default_directory(*, demo: bool, root: str | Path = "saved_model") -> Path:
 
 def predictions_table(
     names: Sequence[str],
-    labels: np.ndarray | None,
+    truth: Sequence[str] | None,
     probabilities: np.ndarray,
     class_names: Sequence[str],
 ) -> pd.DataFrame:
@@ -320,7 +327,7 @@ def predictions_table(
 
     Args:
         names: N file names.
-        labels: N integers in `[0, C)`, or None when the truth is not known.
+        truth: N class names, or None when the truth is not known.
         probabilities: Array of shape `(N, C)`.
         class_names: The C class names.
 
@@ -331,19 +338,20 @@ def predictions_table(
     Raises:
         ValueError: If the lengths differ.
     """
-    shape, classes = np.shape(probabilities), np.asarray(class_names)
-    counts = len(names), len(names if labels is None else labels), len(classes)
-    if (*shape, shape[0], shape[-1]) != (counts[0], counts[2], counts[1], counts[2]):
+    probabilities, classes = np.asarray(probabilities), np.asarray(class_names)
+    expected = len(names), len(classes)
+    truths = len(names) if truth is None else len(truth)
+    if probabilities.shape != expected or truths != len(names):
         raise ValueError(
-            "`names`, `labels` and the rows of `probabilities` must be as many, and so "
-            f"`class_names` and its columns. Received: {counts[0]} names, {counts[1]} labels, "
-            f"{counts[2]} class names, probabilities of shape {shape}"
+            f"`probabilities` must have shape {expected}, one row a name and one column a class "
+            f"name, and `truth` {len(names)} entries. Received: shape {probabilities.shape} and "
+            f"{truths} entries."
         )
     table = pd.DataFrame(probabilities, columns=list(class_names))
     table.insert(0, "file", list(names))
-    table.insert(1, "truth", "" if labels is None else classes[labels])
-    table.insert(2, "prediction", classes[np.argmax(probabilities, axis=1)])
-    table.insert(3, "confidence", np.max(probabilities, axis=1))
+    table.insert(1, "truth", "" if truth is None else list(truth))
+    table.insert(2, "prediction", classes[probabilities.argmax(axis=1)])
+    table.insert(3, "confidence", probabilities.max(axis=1))
     return table
 
 

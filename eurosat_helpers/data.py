@@ -74,6 +74,11 @@ class Tiles:
         """Whether these are made-up tiles."""
         return self.source == _DEMO_SOURCE
 
+    @property
+    def truth(self) -> np.ndarray:
+        """The class name of each tile, str of shape (N,)."""
+        return np.array(self.class_names)[self.labels]
+
     def counts(self) -> pd.Series:
         """Return the number of tiles of each class, int64 indexed by class name."""
         tiles = np.bincount(self.labels, minlength=len(self.class_names))
@@ -132,8 +137,10 @@ def load(
     images, names, problems, cached = reading.read(
         source, class_names, on_error=on_error, cache=data_dir / ".tiles-cache.npz"
     )
-    for name, problem in problems.items():
-        print(f"Left out: `{name}` {problem}.")
+    for name, problem in list(problems.items())[:10]:
+        print(f"Left out a bad tile: {name}, {problem}.")
+    if len(problems) > 10:
+        print(f"Left out {len(problems) - 10} more: see `skipped`.")
     tiles = _labeled(images, names, class_names, f"tiles in {source.resolve().name}")
     if tiles.counts().to_dict() == CLASS_COUNTS:
         tiles = replace(tiles, source="EuroSAT RGB")

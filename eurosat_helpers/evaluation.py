@@ -272,7 +272,7 @@ def accuracy_by_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.Da
 
 def confidence_threshold(
     labels: np.ndarray, probabilities: np.ndarray, *, accuracy: float = 0.995
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Find the lowest confidence at which the tiles kept are right often enough.
 
     Choose it on validation tiles.
@@ -284,21 +284,19 @@ def confidence_threshold(
 
     Returns:
         `threshold`, and the `accuracy` and `coverage` (share of all tiles) of the tiles at or
-        above it.
+        above it. Where no threshold is good enough, it is just above one and keeps no tile:
+        `coverage` 0 and `accuracy` None.
 
     Raises:
-        ValueError: If no threshold reaches `accuracy`, or the arrays are empty, not
-            probabilities or do not fit together.
+        ValueError: If `accuracy` is out of range, or the arrays are empty, not probabilities or
+            do not fit together.
     """
     if not 0 < accuracy <= 1:
         raise ValueError(f"`accuracy` must be in (0, 1]. Received: {accuracy}")
     table = accuracy_by_coverage(labels, probabilities)
     enough = table[table["accuracy"] >= accuracy]
     if enough.empty:
-        raise ValueError(
-            f"No confidence threshold reaches an `accuracy` of {accuracy}: the best is "
-            f"{table['accuracy'].max():.4f}. Ask for less, or train a better model."
-        )
+        return {"threshold": float(np.nextafter(1, 2)), "accuracy": None, "coverage": 0.0}
     return {name: float(enough[name].iloc[-1]) for name in ("threshold", "accuracy", "coverage")}
 
 

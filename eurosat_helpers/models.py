@@ -54,16 +54,16 @@ def build_cnn(
     variance: Sequence[float],
     num_classes: int = 10,
     stem_width: int = 32,
-    widths: Sequence[int] = (64, 128, 256),
-    blocks: Sequence[int] = (2, 2, 1),
+    widths: Sequence[int] = (32, 64, 128, 256),
+    blocks: Sequence[int] = (1, 1, 1, 1),
     l2: float = 1e-5,
     dropout: float = 0.1,
 ) -> keras.Model:
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
 
-    A strided stem halves the side and each stage halves it again before its first block, so most
-    of the work is done on small, wide maps, where a convolution runs fastest. A block is two 3x3
-    convolutions with batch normalization and a shortcut.
+    A strided stem leaves 64x64, where most of the cost would lie, at once; each stage but the
+    first halves the side again. A block is two 3x3 convolutions with batch normalization and a
+    shortcut.
 
     Args:
         mean: Mean of each color channel of the training tiles, 0-255.
@@ -115,10 +115,10 @@ def build_cnn(
             use_bias=False,
             kernel_initializer="he_normal",
             kernel_regularizer=regularizer,
-            name=f"{name}_conv",
+            name=f"{name}-convolution",
         )(x)
-        x = layers.BatchNormalization(momentum=0.98, name=f"{name}_norm")(x)
-        return layers.ReLU(name=f"{name}_relu")(x) if activate else x
+        x = layers.BatchNormalization(momentum=0.98, name=f"{name}-normalization")(x)
+        return layers.ReLU(name=f"{name}-relu")(x) if activate else x
 
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(images)
@@ -127,24 +127,24 @@ def build_cnn(
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
         for block in range(1, depth + 1):
             name = f"stage{stage}_block{block}"
-            if block == 1:
-                x = layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+            if stage > 1 and block == 1:
+                x = layers.AveragePooling2D(2, name=f"{name}-pool")(x)
             shortcut = x
             if shortcut.shape[-1] != width:
-                shortcut = convolve(x, width, 1, f"{name}_shortcut", activate=False)
-            x = convolve(x, width, 3, f"{name}_first")
-            x = convolve(x, width, 3, f"{name}_second", activate=False)
-            x = layers.Add(name=f"{name}_add")([x, shortcut])
-            x = layers.ReLU(name=f"{name}_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
-    x = layers.Dropout(dropout, name="head_dropout")(x)
+                shortcut = convolve(x, width, 1, f"{name}-shortcut", activate=False)
+            x = convolve(x, width, 3, f"{name}-first")
+            x = convolve(x, width, 3, f"{name}-second", activate=False)
+            x = layers.Add(name=f"{name}-add")([x, shortcut])
+            x = layers.ReLU(name=f"{name}-relu")(x)
+    x = layers.GlobalAveragePooling2D(name="head-pool")(x)
+    x = layers.Dropout(dropout, name="head-dropout")(x)
     # Logits stay float32 under mixed precision: a float16 softmax loses the small probabilities.
-    logits = layers.Dense(num_classes, dtype="float32", name="head_logits")(x)
+    logits = layers.Dense(num_classes, dtype="float32", name="head-logits")(x)
     return keras.Model(images, logits, name="eurosat_cnn")
 
 
 def summary(model: keras.Model) -> pd.DataFrame:
-    """Sum up a model, one row for the layers whose names begin alike (up to the last `_`).
+    """Sum up a model, one row for all layers whose names begin alike, up to the first `-`.
 
     Args:
         model: A functional model with named layers, such as `build_cnn` builds.
@@ -155,7 +155,7 @@ def summary(model: keras.Model) -> pd.DataFrame:
     """
     rows = {}
     for layer in model.layers[1:]:
-        name = layer.name.rpartition("_")[0] or layer.name
+        name = layer.name.partition("-")[0]
         row = rows.setdefault(name, {"output": "", "parameters": 0, "multiply-adds": 0})
         row["output"] = " x ".join(map(str, layer.output.shape[1:]))
         row["parameters"] += layer.count_params()

@@ -37,7 +37,7 @@ def tile_grid(
         The figure.
 
     Raises:
-        ValueError: If there is no image or the number of titles differs.
+        ValueError: If the number of titles differs.
     """
     _check_lengths(images, titles=titles)
     letters = 15 * WIDTH / columns - 2.5  # that fit over a tile, with a gap to the next
@@ -75,7 +75,7 @@ def prediction_grid(
         The figure.
 
     Raises:
-        ValueError: If there is no image or the lengths differ.
+        ValueError: If the lengths differ.
     """
     _check_lengths(images, predictions=predictions, confidences=confidences)
     # Never rounded up to certainty.
@@ -100,18 +100,18 @@ def prediction_grid(
     return figure
 
 
-def class_counts(counts: pd.DataFrame, *, title: str = "Tiles a class") -> Figure:
+def class_counts(counts: pd.Series, *, title: str = "Tiles a class") -> Figure:
     """Draw the number of tiles of each class as horizontal bars.
 
     Args:
-        counts: One row a class, indexed by its name, with its number of `tiles`.
+        counts: Number of tiles, indexed by class name.
         title: Of the figure.
 
     Returns:
         The figure.
     """
     figure, axes = _charts(8, 0.32 * len(counts) + 1)
-    bars = axes.barh(list(counts.index), counts["tiles"], color=BLUE)
+    bars = axes.barh(list(counts.index), counts, color=BLUE)
     axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -239,8 +239,6 @@ def accuracy_by_coverage(table: pd.DataFrame, *, title: str = "Accuracy by cover
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:
-    if len(images) == 0:
-        raise ValueError("`images` must hold at least one image. Received: none")
     for name, values in lists.items():
         if len(values) != len(images):
             raise ValueError(
@@ -250,7 +248,13 @@ def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:
 
 
 def _grid(images: np.ndarray, texts: Sequence[str], *, columns: int, title: str) -> Figure:
-    """Draw each image under its text."""
+    """Draw each image under its text; where there is none, say so."""
+    if len(images) == 0:  # a model that makes no mistake has none to show
+        figure, axes = _figure(WIDTH, 1, 1, 1)
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no tiles", ha="center", transform=axes.transAxes)
+        figure.suptitle(title)
+        return figure
     rows = -(-len(images) // columns)
     lines = max(text.count("\n") for text in texts) + 1
     height = rows * (WIDTH / columns + 0.16 * lines + 0.05) + 0.3

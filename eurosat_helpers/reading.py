@@ -9,7 +9,6 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,18 +40,14 @@ def read(
         ValueError: If a zip file is damaged or unsafe, if the folders are not the classes or one
             holds no tile, or, with "raise", if a file is no whole RGB tile of 64x64 pixels.
     """
-    with sources.opened(source) as (stamps, read_file):
-        content = _CACHE_VERSION, tuple(class_names), sorted(stamps.items())
-        fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
-        if cached := _read_cache(cache, fingerprint):
-            return *cached, {}, True
-        names = _tile_names(source, stamps, class_names)
-        images, problems = _decode_all(source, names, read_file, on_error)
+    content = _CACHE_VERSION, tuple(class_names), sources.state(source)
+    fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
+    if cached := _read_cache(cache, fingerprint):
+        return *cached, {}, True
+    with sources.opened(source) as (paths, read_file):
+        names = _tile_names(source, paths, class_names)
+        images, names, problems = _decode_all(source, names, read_file, on_error)
     if problems:
-        kept = [index for index, name in enumerate(names) if name not in problems]
-        for position, index in enumerate(kept):  # in place: a second array would take twice the RAM
-            images[position] = images[index]
-        images, names = images[: len(kept)], [names[index] for index in kept]
         _check_every_class(source, names, class_names)
     else:  # only a whole set is kept, so that "raise" may believe what "skip" wrote
         _write_cache(cache, fingerprint, images, names)
@@ -75,14 +70,14 @@ def decode(encoded: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
             if image.size != (IMAGE_SIZE, IMAGE_SIZE):
                 width, height = image.size
-                raise ValueError(f"is {width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}")
+                raise ValueError(f"{width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}")
             if image.mode != "RGB":
-                raise ValueError(f"has the color mode {image.mode}, not RGB")
+                raise ValueError(f"color mode {image.mode}, not RGB")
             return np.asarray(image)
     except UnidentifiedImageError:
-        raise ValueError("is no JPEG or PNG image") from None
+        raise ValueError("no JPEG or PNG image") from None
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"is damaged: {error}") from error
+        raise ValueError(f"damaged, {error}") from error
 
 
 def _tile_names(source: Path, paths: Iterable[str], class_names: Sequence[str]) -> list[str]:
@@ -118,37 +113,29 @@ def _check_every_class(source: Path, names: Sequence[str], class_names: Sequence
 
 def _decode_all(
     source: Path, names: Sequence[str], read_file: Callable[[str], bytes], on_error: str
-) -> tuple[np.ndarray, dict[str, str]]:
-    """All tiles, uint8 of shape (N, 64, 64, 3), and what is wrong with the bad ones, by name."""
+) -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """The tiles, their names, and what is wrong with those left out, by name."""
     images = np.empty((len(names), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-
-    def decode_into(index: int) -> str | None:
+    decoded, problems = [], {}
+    for name in names:  # threads gain nothing: most of the time is spent in Python
         try:
-            images[index] = decode(read_file(names[index]))
-        except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            return f"cannot be read: {error}"
-        except ValueError as error:
-            return str(error)
-        return None
-
-    problems = {}
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for name, problem in zip(names, pool.map(decode_into, range(len(names))), strict=True):
-            if problem and on_error == "raise":
+            images[len(decoded)] = decode(read_file(name))
+            decoded.append(name)
+        except (ValueError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            if on_error == "raise":
                 raise ValueError(
-                    f"`{name}` in `{source}` {problem}. Replace or remove the file, or leave out "
-                    'bad tiles with on_error="skip".'
-                )
-            if problem:
-                problems[name] = problem
-    return images, problems
+                    f"`{name}` in `{source}` is a bad tile: {error}. Replace or remove it, or "
+                    'leave out bad tiles with on_error="skip".'
+                ) from error
+            problems[name] = str(error)
+    return images[: len(decoded)], decoded, problems
 
 
 def _read_cache(cache: Path, fingerprint: str) -> tuple[np.ndarray, list[str]] | None:
     if not cache.exists():
         return None
     try:
-        with np.load(cache, allow_pickle=False) as stored:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if stored["fingerprint"] != fingerprint:
                 print(f"The cache {cache.name} is of other files: decoding anew.")
                 return None

@@ -65,25 +65,41 @@ def find(data_dir: Path, class_names: Sequence[str]) -> Path:
     )
 
 
+def state(source: Path) -> list[tuple[str, int, int]]:
+    """List what changes whenever the tiles do: path, bytes and time of change of each file.
+
+    Args:
+        source: Folder or zip file. A zip is one file: reading its list would take longer than all
+            the rest of a load from the cache.
+
+    Returns:
+        The files in an order that does not depend on the file system; times in nanoseconds.
+    """
+    if source.is_dir():
+        return sorted(_list_folder(_root(source)))
+    status = source.stat()
+    return [(source.name, status.st_size, status.st_mtime_ns)]
+
+
 @contextlib.contextmanager
-def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]]:
+def opened(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
     """Open a folder or zip file of class folders.
 
-    Hidden files, `Thumbs.db` and `__MACOSX` are passed over.
+    Hidden files and what Windows and macOS leave in folders and zips are passed over.
 
     Args:
         source: Folder or zip file with class folders, bare or below one of `ROOTS`.
 
     Yields:
-        The files below the root, "Class/file" to two numbers that change with its content (folders
-        are listed too, their paths end with "/"), and a function that reads one of them.
+        The paths below the root, "Class/file" and, with a slash at the end, those of folders; and
+        a function that reads the file of such a path.
 
     Raises:
         ValueError: If the zip file is damaged, or unsafe to unpack.
     """
     if source.is_dir():
-        root = next((source / name for name in ROOTS if (source / name).is_dir()), source)
-        yield _list_folder(root), lambda name: (root / name).read_bytes()
+        root = _root(source)
+        yield [path for path, *_ in _list_folder(root)], lambda path: (root / path).read_bytes()
         return
     try:
         archive = zipfile.ZipFile(source)
@@ -93,12 +109,11 @@ def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[
         ) from error
     with archive:
         members = _list_zip(source, archive)
-        stamps = {name: (info.file_size, info.CRC) for name, info in members.items()}
-        yield stamps, lambda name: archive.read(members[name])
+        yield list(members), lambda path: archive.read(members[path])
 
 
 def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in ("Thumbs.db", "__MACOSX")
+    return not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
 def _visible_folders(folder: Path) -> list[str]:
@@ -106,21 +121,25 @@ def _visible_folders(folder: Path) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir() and _is_visible(entry.name)]
 
 
-def _list_folder(root: Path) -> dict[str, tuple[int, int]]:
-    stamps = {}
+def _root(folder: Path) -> Path:
+    return next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
+
+
+def _list_folder(root: Path) -> list[tuple[str, int, int]]:
+    files = []
     for folder in _visible_folders(root):
-        stamps[f"{folder}/"] = (0, 0)
+        files.append((f"{folder}/", 0, 0))
         with os.scandir(root / folder) as entries:
             for entry in filter(lambda entry: _is_visible(entry.name), entries):
-                name = f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"
-                stamps[name] = (entry.stat().st_size, entry.stat().st_mtime_ns)
-    return stamps
+                path = f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"
+                files.append((path, entry.stat().st_size, entry.stat().st_mtime_ns))
+    return files
 
 
 def _list_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     members = {info.filename: info for info in archive.infolist()}
-    for name in filter(_UNSAFE.search, members):
-        raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
+    if unsafe := [name for name in members if _UNSAFE.search(name)]:
+        raise ValueError(f"`{source}` is not safe: `{unsafe[0]}` writes outside its folder.")
     for root in ROOTS:
         below = {
             name.removeprefix(f"{root}/"): info

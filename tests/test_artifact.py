@@ -33,12 +33,9 @@ SCORES = {
 }
 METADATA = {
     "class_names": CLASS_NAMES,
-    "image_size": 64,
-    "input_range": [0, 255],
     "data_source": "demo tiles",
     "split": {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2},
     "scores": {"validation": SCORES, "test": SCORES},
-    "parameters": 12345,
     "epochs": 3,
     "seconds": 90.0,
     "hardware": "2 CPU cores",
@@ -314,7 +311,7 @@ def test_truncated_saved_model_is_one_clear_error(copy, name, kept):
         ("[" * 100_000, r"metadata\.json` is damaged"),
         ("[]", r"metadata\.json` lacks `class_names`"),
         (json.dumps(without("scores", "test")), r"metadata\.json` lacks `scores\.test\.tiles`"),
-        (json.dumps(METADATA), r"metadata\.json` lacks `temperature`"),
+        (json.dumps(METADATA), r"metadata\.json` lacks `image_size`"),
     ],
 )
 def test_damaged_metadata_names_file_and_key(copy, text, message):
@@ -487,7 +484,7 @@ def test_default_directory_without_a_model_says_to_train(tmp_path, demo, message
 def test_predictions_table_has_one_row_a_tile():
     table = artifact.predictions_table(
         ["a.jpg", "b.jpg"],
-        np.array([1, 1]),
+        ["River", "River"],
         np.array([[0.9, 0.1], [0.2, 0.8]]),
         ["Forest", "River"],
     )
@@ -507,16 +504,16 @@ def test_predictions_table_leaves_an_unknown_truth_empty():
 
 
 @pytest.mark.parametrize(
-    ("names", "labels", "columns"),
-    [(["a", "b"], [0], 2), (["a"], [0, 1], 2), (["a"], [0], 3), (["a", "b"], None, 2)],
+    ("names", "truth", "columns"),
+    [(["a", "b"], ["River"], 2), (["a"], ["River"] * 2, 2), (["a"], ["River"], 3), ("ab", None, 2)],
 )
-def test_predictions_table_refuses_lengths_that_differ(names, labels, columns):
-    with pytest.raises(ValueError, match=r"Received: \d names, \d labels, 2 class names, "):
-        artifact.predictions_table(names, labels, np.full((1, columns), 0.5), ["Forest", "River"])
+def test_predictions_table_refuses_lengths_that_differ(names, truth, columns):
+    with pytest.raises(ValueError, match=r"`probabilities` must have shape .* and `truth` "):
+        artifact.predictions_table(names, truth, np.full((1, columns), 0.5), ["Forest", "River"])
 
 
 def test_save_results_writes_table_and_picture(tmp_path):
-    table = artifact.predictions_table(["é.jpg"], [0], [[0.75, 0.25]], ["Forest", "River"])
+    table = artifact.predictions_table(["é.jpg"], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])
     csv, png = artifact.save_results(table, Figure((2, 1)), tmp_path / "new" / "results")
     pd.testing.assert_frame_equal(pd.read_csv(csv), table)
     with Image.open(png) as picture:
@@ -528,7 +525,7 @@ def test_save_results_writes_table_and_picture(tmp_path):
 
 
 def test_save_results_that_fail_leave_the_old_ones(tmp_path):
-    table = artifact.predictions_table(["a.jpg"], [0], [[0.75, 0.25]], ["Forest", "River"])
+    table = artifact.predictions_table(["a.jpg"], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])
     artifact.save_results(table, Figure((2, 1)), tmp_path)
     before = content(tmp_path)
     broken = Figure((2, 1))

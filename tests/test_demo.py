@@ -58,8 +58,8 @@ def test_classes_differ_but_not_by_mean_color_alone(drawn):
         classifier = LogisticRegression(max_iter=1000).fit(train[:, columns], labels)
         return classifier.score(test[:, columns], labels)
 
-    assert accuracy(slice(0, 3)) < 0.7
-    assert accuracy(slice(None)) > 0.7
+    assert accuracy(slice(0, 3)) < 0.5
+    assert accuracy(slice(None)) > 0.65
 
 
 def test_write_makes_the_folders_of_eurosat(tmp_path):
@@ -82,5 +82,5 @@ def test_write_never_touches_tiles_that_are_there(tmp_path):
 
 
 def test_no_tile_to_draw_is_an_error():
-    with pytest.raises(ValueError, match="`tiles_per_class` must be at least 1. Received: 0"):
+    with pytest.raises(ValueError, match=r"`tiles_per_class` must be at least 1. Received: 0"):
         demo.draw(0)

@@ -137,6 +137,12 @@ def test_no_network_is_told_from_a_bad_answer_and_at_once(tmp_path, url):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_proxy_that_is_down_counts_as_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", unreachable().url.removesuffix("/a.zip"))
+    with pytest.raises(download.NoNetworkError, match=r"No connection to somewhere.invalid"):
+        download.fetch(tmp_path, [download.Mirror("http://somewhere.invalid/a.zip", SHA256)])
+
+
 def test_one_bad_answer_among_unreachable_mirrors_is_not_taken_for_no_network(server, tmp_path):
     with pytest.raises(OSError, match=r"no connection\n.*404") as raised:
         download.fetch(tmp_path, [unreachable(), *mirrors(server, "missing.zip")])

@@ -150,9 +150,10 @@ def test_confidence_threshold_is_the_lowest_that_keeps_the_accuracy(
     assert found == pytest.approx({"threshold": threshold, "accuracy": kept, "coverage": coverage})
 
 
-def test_confidence_threshold_that_nothing_reaches_says_the_best():
-    with pytest.raises(ValueError, match=r"an `accuracy` of 0\.995: the best is 0\.0000"):
-        evaluation.confidence_threshold(np.array([1]), PROBABILITIES[:1])
+def test_confidence_threshold_that_nothing_reaches_keeps_no_tile():
+    found = evaluation.confidence_threshold(np.array([1]), PROBABILITIES[:1])
+    assert found["threshold"] > 1
+    assert (found["accuracy"], found["coverage"]) == (None, 0)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ FIGURES = {
         IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
     ),
     "class_counts": lambda title: plots.class_counts(
-        pd.DataFrame({"tiles": [3000, 2000]}, index=["Forest", "Pasture"]), title=title
+        pd.Series([3000, 2000], index=["Forest", "Pasture"]), title=title
     ),
     "training_curves": lambda title: plots.training_curves(HISTORY, title=title),
     "confusion_matrix": lambda title: plots.confusion_matrix(CONFUSION, title=title),
@@ -140,7 +140,6 @@ def test_prediction_grid_has_room_for_the_longest_names():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plots.tile_grid(IMAGES[:0], []), "`images` must hold at least one image"),
         (lambda: plots.tile_grid(IMAGES, ["a"]), "`titles` must have .* 7 images. Received: 1"),
         (lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7), "`truth` must have"),
         (lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7), "`predictions` must have"),
@@ -151,6 +150,11 @@ def test_lists_that_do_not_fit_the_images_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
     assert plt.get_fignums() == []
+
+
+def test_a_grid_of_no_tiles_says_so():
+    figure = plots.prediction_grid(IMAGES[:0], [], [], [], title="Mistakes")
+    assert "no tiles" in texts(figure)
 
 
 def test_class_counts_writes_each_number():
