@@ -2,14 +2,17 @@
 
 | module | job |
 |---|---|
-| `data` | find, read and split the tiles: a folder or a zip becomes `Tiles` in memory |
+| `data` | load, split and sample: a folder or a zip becomes `Tiles` in memory |
+| `sources` | find the tiles: which folder, zip or download to take |
 | `download` | fetch a published archive and verify it |
+| `reading` | check and decode the files, and cache the pixels |
 | `demo` | draw made-up tiles, for a machine with no data and for the tests |
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
-| `artifact` | export the SavedModel with its metadata, reload it, predict, save results |
+| `artifact` | export the SavedModel with its metadata, reload it, save results |
+| `classifier` | what `artifact.load` returns: checked input, predictions in batches |
 | `plots` | arrays become figures |
 
 Import the modules, not their names: `from eurosat_helpers import data, models`.

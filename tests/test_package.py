@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "models": set(),
     "training": {"data", "pipeline"},
     "evaluation": set(),
-    "artifact": set(),
+    "artifact": {"classifier"},
+    "classifier": set(),
     "plots": set(),
 }
 
