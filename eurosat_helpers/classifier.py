@@ -1,4 +1,4 @@
-"""The classifier that `artifact.load` returns: checks what it is given, then predicts in batches."""
+"""The classifier that `artifact.load` returns: it checks its input and predicts in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model and two datasets to trained weights: devices, schedule, class weights, `fit`."""
+"""From a model and tiles to trained weights: devices, schedule, class weights, `fit`."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ def set_up_devices(*, seed: int, devices: Sequence[str] | None = None) -> tf.dis
 
     Args:
         seed: Seed of Python, NumPy and TensorFlow.
-        devices: Logical devices to use, such as `["GPU:0"]`; `None` means every GPU, or the CPU.
+        devices: Logical devices that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means
+            every GPU, or the CPU.
 
     Returns:
         The strategy under whose `scope()` the model must be built.
     """
-    keras.utils.set_random_seed(seed)
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
+    keras.utils.set_random_seed(seed)
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     mixed = bool(gpus) and all(
         detail.get("compute_capability", (0, 0)) >= MIXED_PRECISION_CAPABILITY for detail in details
@@ -49,11 +50,11 @@ def set_up_devices(*, seed: int, devices: Sequence[str] | None = None) -> tf.dis
     print(f"Training on {hardware()}" + (", mixed precision" if mixed else ""))
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.OneDeviceStrategy(devices[0]) if devices else tf.distribute.get_strategy()
+    return tf.distribute.get_strategy()  # the default one takes the GPU where there is one
 
 
 def hardware() -> str:
-    """The devices that TensorFlow computes on, in words: `"2 x NVIDIA H200"`, `"CPU, 8 cores"`."""
+    """Name the devices that TensorFlow computes on, such as "2 x NVIDIA H200" or "CPU, 8 cores"."""
     names = [
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
@@ -63,7 +64,7 @@ def hardware() -> str:
 
 
 def class_weights(labels: np.ndarray) -> dict[int, float]:
-    """Weights that make every class count the same in the loss, whatever its number of tiles.
+    """Weigh the classes so that each counts the same in the loss, whatever its number of tiles.
 
     Args:
         labels: Integer labels `(N,)` of the training tiles.
@@ -79,7 +80,7 @@ def class_weights(labels: np.ndarray) -> dict[int, float]:
 def warmup_cosine(
     peak: float, *, warmup_steps: int, total_steps: int
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that rises in a line to `peak`, then falls to zero along a cosine.
+    """Let the learning rate rise in a line to `peak`, then fall to zero along a cosine.
 
     The fall is Loshchilov and Hutter's, without restarts (SGDR, arXiv 1608.03983).
 
@@ -87,6 +88,12 @@ def warmup_cosine(
         peak: The highest learning rate.
         warmup_steps: Batches of the rise, fewer than `total_steps`.
         total_steps: Batches of the whole training.
+
+    Returns:
+        The schedule, a function of the number of batches so far.
+
+    Raises:
+        ValueError: If `warmup_steps` is negative or not less than `total_steps`.
     """
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(

@@ -102,6 +102,23 @@ def test_cpu_trains_in_full_precision(capsys):
     assert "mixed precision" not in capsys.readouterr().out
 
 
+def test_mixed_precision_trains_with_float32_logits(demo_tiles):
+    training.set_up_devices(seed=0)
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, widths=(8,), blocks=(1,))
+        train, validation, _ = data.split(demo_tiles)
+        history = training.fit(
+            model, train, validation, epochs=2, batch_size=64, learning_rate=3e-3, seed=0
+        )
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert model.output.dtype == "float32"
+    assert model.get_layer("stem-convolution").compute_dtype == "float16"
+    assert history.loss[1] < history.loss[0]
+    assert history.learning_rate[1] < history.learning_rate[0]
+
+
 MIRRORED = """
 import sys
 import tensorflow as tf

@@ -1,0 +1,50 @@
+"""The shipped model: what its record and the README claim is what it does."""
+
+import pytest
+from conftest import PROJECT
+
+from eurosat_helpers import artifact, data, evaluation
+
+DIRECTORY = PROJECT / "saved_model" / "eurosat_cnn"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return artifact.load(DIRECTORY)
+
+
+def test_folder_is_small():
+    size = sum(path.stat().st_size for path in DIRECTORY.rglob("*") if path.is_file())
+    assert size <= 30e6
+
+
+def test_record_is_of_the_real_tiles(shipped):
+    assert shipped.class_names == data.CLASS_NAMES
+    assert shipped.metadata["data_source"] == "EuroSAT RGB"
+    assert shipped.metadata["scores"]["test"]["tiles"] == 5400
+    assert shipped.metadata["scores"]["test"]["accuracy"] >= 0.96
+
+
+def test_readme_states_the_accuracy_and_the_command_of_the_record(shipped):
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert f"{shipped.metadata['scores']['test']['accuracy']:.2%}".replace("%", " %") in readme
+    assert shipped.metadata["command"] in readme
+
+
+def test_no_path_of_a_machine_is_shipped():
+    for name in ("metadata.json", "history.csv", "test_files.txt"):
+        text = (DIRECTORY / name).read_text(encoding="utf-8")
+        assert not any(word in text for word in ("/home", "/root", "/work", "/tmp", "\\"))
+
+
+def test_scores_on_the_real_test_tiles_are_those_of_the_record(shipped, real_tiles):
+    _, _, test = data.split(real_tiles, **shipped.metadata["split"])
+    assert tuple(test.names) == shipped.test_names
+    scores = evaluation.scores(test.labels, shipped.predict(test.images))
+    # Another processor may round one tile in a thousand to the other side.
+    assert scores["accuracy"] == pytest.approx(
+        shipped.metadata["scores"]["test"]["accuracy"], abs=0.001
+    )
+    assert scores["calibration_error"] == pytest.approx(
+        shipped.metadata["scores"]["test"]["calibration_error"], abs=0.002
+    )
