@@ -1,0 +1,131 @@
+"""The classifier, on the shipped model: what it computes, and what it says to bad input."""
+
+from __future__ import annotations
+
+import io
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PROJECT
+from PIL import Image
+
+from eurosat_helpers import artifact, evaluation, models  # models: its layer is in the Keras file
+from eurosat_helpers.data import CLASS_NAMES
+
+SHIPPED = PROJECT / "saved_model" / "eurosat_cnn"
+# Blocks of 16x16 pixels: JPEG keeps them, and the probabilities differ from tile to tile.
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype="uint8")
+IMAGES = IMAGES.repeat(16, axis=1).repeat(16, axis=2)
+IMAGES[0, 0, 0] = 0, 7, 255
+
+
+def encode(image: np.ndarray, form: str = "PNG", **settings: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form, **settings)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> artifact.Classifier:
+    return artifact.load(SHIPPED)
+
+
+def test_predictions_are_those_of_the_keras_model_at_its_temperature(classifier):
+    model = keras.saving.load_model(SHIPPED / "model.keras")
+    assert isinstance(model.get_layer("augmentation"), models.RandomSymmetry)
+    logits = model(IMAGES.astype("float32"), training=False)
+    wanted = evaluation.softmax(np.asarray(logits), classifier.metadata["temperature"])
+    np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-5)
+
+
+def test_predict_does_not_depend_on_the_batches_and_keeps_the_last_one(classifier):
+    whole = classifier.predict(IMAGES)
+    assert whole.shape == (5, 10)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(classifier.predict(IMAGES, batch_size=2), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_predict_takes_pixels_as_floats(classifier, dtype):
+    wanted = classifier.predict(IMAGES)
+    np.testing.assert_allclose(classifier.predict(IMAGES.astype(dtype)), wanted, atol=1e-6)
+
+
+def test_predict_takes_black_tiles_of_integers(classifier):
+    assert classifier.predict(np.zeros_like(IMAGES)).shape == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES[0], r"\(N, 64, 64, 3\).*pass images\[None\].*Received: shape \(64, 64, 3\)"),
+        (IMAGES[:0], r"at least one tile. Received: shape \(0, 64, 64, 3\)"),
+        (IMAGES[:, :32, :32], r"\(N, 64, 64, 3\).* Received: shape \(5, 32, 32, 3\)"),
+        (IMAGES[..., :1], r"\(N, 64, 64, 3\).* Received: shape \(5, 64, 64, 1\)"),
+        (IMAGES.transpose(0, 3, 1, 2), r"Received: shape \(5, 3, 64, 64\)"),
+        (5, r"\(N, 64, 64, 3\).* Received: shape \(\)"),
+        (IMAGES.astype("int64"), "uint8 or floating-point.* Received: dtype int64"),
+        (IMAGES > 9, "uint8 or floating-point.* Received: dtype bool"),
+        (IMAGES.astype(object), "uint8 or floating-point.* Received: dtype object"),
+        (IMAGES.astype(str), "uint8 or floating-point.* Received: dtype <U"),
+        (IMAGES.astype("complex64"), "uint8 or floating-point.* Received: dtype complex64"),
+        (np.where(IMAGES == 7, np.nan, IMAGES), "`images` must be finite. Received: .* NaN"),
+        (np.where(IMAGES == 7, np.inf, IMAGES), "`images` must be finite. Received: .* infinite"),
+        (IMAGES / 255, r"look scaled to 0-1: multiply by 255. Received: 0 to 1"),
+        (IMAGES / 127.5 - 1, "raw pixels in 0-255. Received: -1 to 1"),
+        (IMAGES * 257.0, "raw pixels in 0-255. Received: 0 to 6.5.*"),
+    ],
+)
+def test_predict_says_what_is_wrong_with_images(classifier, images, message):
+    with pytest.raises(ValueError, match=message):
+        classifier.predict(images)
+
+
+@pytest.mark.parametrize(
+    ("form", "settings"),
+    [("JPEG", {"quality": 90}), ("JPEG", {"progressive": True}), ("PNG", {})],
+)
+def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, settings):
+    encoded = [encode(image, form, **settings) for image in IMAGES]
+    decoded = np.stack([np.asarray(Image.open(io.BytesIO(item))) for item in encoded])
+    wanted = classifier.predict(decoded)
+    table = classifier.predict_jpeg(encoded, batch_size=2)
+    assert table.columns.tolist() == ["label", "confidence", *CLASS_NAMES]
+    np.testing.assert_allclose(table[list(CLASS_NAMES)], wanted, atol=1e-6)
+    np.testing.assert_allclose(table["confidence"], wanted.max(axis=1), atol=1e-6)
+    assert table["label"].tolist() == [CLASS_NAMES[index] for index in wanted.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"", "64x64 pixels. Received: 0 bytes"),
+        (b"no image at all", "64x64 pixels. Received: 15 bytes"),
+        (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
+        (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
+        (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: "),
+        (encode(IMAGES[0][:32], "JPEG"), r"64x64 pixels. Received: shape \(32, 64, 3\)"),
+        (encode(np.tile(IMAGES[0], (2, 2, 1))), r"64x64 pixels. Received: shape \(128, 128, 3\)"),
+        ("tile.jpg", r"bytes, as Path.read_bytes\(\) gives. Received: str"),
+        (IMAGES[0], "bytes, as .* Received: ndarray"),
+    ],
+)
+def test_predict_jpeg_names_the_bad_image_by_position(classifier, bad, message):
+    good = encode(IMAGES[0])
+    with pytest.raises(ValueError, match=rf"`encoded\[3\]` must be .*{message}"):
+        classifier.predict_jpeg([good, good, good, bad, good], batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("encoded", "received"), [([], "list of length 0"), (encode(IMAGES[0]), "bytes of length")]
+)
+def test_predict_jpeg_wants_a_list_of_images(classifier, encoded, received):
+    with pytest.raises(ValueError, match=f"`encoded` must be a list .* Received: {received}"):
+        classifier.predict_jpeg(encoded)
+
+
+def test_graph_itself_refuses_an_image_of_the_wrong_size(classifier):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected an image of 64x64 pixels"):
+        classifier.served.serve_jpeg(tf.constant([encode(IMAGES[0][:32])]))
