@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
-
-os.environ.setdefault("MPLBACKEND", "Agg")
-
+import shutil
+import socket
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from eurosat_helpers import data, demo
+from eurosat_helpers import data, demo, download
+
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 PROJECT = Path(__file__).resolve().parent.parent
+CACHE = ".tiles-cache.npz"
+
+
+def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
+    """Pack the tiles of `folder/2750` under another root, "" for bare class folders."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(folder.glob("2750/*/*")):
+            packed.write(path, Path(root) / path.relative_to(folder / "2750"))
+    return archive
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +47,21 @@ def real_tiles() -> data.Tiles:
     if not present and not os.environ.get("EUROSAT_ARCHIVE"):
         pytest.skip("needs the real tiles: set EUROSAT_ARCHIVE to EuroSAT.zip or fill EuroSAT/")
     return data.load(folder)
+
+
+@pytest.fixture
+def folder(demo_folder: Path, tmp_path: Path) -> Path:
+    """A copy of sixty demo tiles that a test may spoil."""
+    return Path(shutil.copytree(demo_folder, tmp_path / "tiles", ignore=lambda *_: [CACHE]))
+
+
+@pytest.fixture
+def eurosat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder named EuroSAT that does not exist yet, on a machine without archive or network."""
+    with socket.socket() as probe:  # nobody listens on the port once this is closed
+        probe.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}/EuroSAT.zip"
+    monkeypatch.setattr(download, "MIRRORS", (download.Mirror(nowhere, "0" * 64),))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("EUROSAT_ARCHIVE", raising=False)
+    return tmp_path / "EuroSAT"

@@ -27,6 +27,11 @@ def test_every_module_is_in_the_table():
     assert {path.stem for path in PROJECT.glob("eurosat_helpers/*.py")} == set(MAY_IMPORT)
 
 
+def test_every_module_has_a_test_file():
+    for module in MAY_IMPORT.keys() - {"__init__"}:
+        assert (PROJECT / f"tests/test_{module}.py").is_file(), module
+
+
 @pytest.mark.parametrize("module", MAY_IMPORT)
 def test_module_imports_only_what_it_may(module):
     tree = ast.parse((PROJECT / f"eurosat_helpers/{module}.py").read_text(encoding="utf-8"))
