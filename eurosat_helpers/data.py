@@ -135,7 +135,7 @@ def load(
         print(_DEMO_NOTICE.format(line=line, data_dir=data_dir, error=error, tiles=len(images)))
         return _labeled(images, names, class_names, _DEMO_SOURCE)
     images, names, problems, cached = reading.read(
-        source, class_names, on_error=on_error, cache=data_dir / ".tiles-cache.npz"
+        source, class_names, on_error=on_error, cache=data_dir / ".tiles-cache.npy"
     )
     for name, problem in list(problems.items())[:10]:
         print(f"Left out a bad tile: {name}, {problem}.")

@@ -15,7 +15,7 @@ from eurosat_helpers import data, demo, download
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 PROJECT = Path(__file__).resolve().parent.parent
-CACHE = ".tiles-cache.npz"
+CACHE = ".tiles-cache.npy"
 
 
 def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:

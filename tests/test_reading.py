@@ -175,6 +175,7 @@ DAMAGES = {
     "cut": lambda content: content[:-1000],
     "empty": lambda _: b"",
     "other file": lambda _: b"something else",
+    "other kind of pixels": lambda content: content.replace(b"'|u1'", b"'|i1'"),
 }
 
 
