@@ -29,9 +29,7 @@ if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
     with open(_os.devnull, "w") as _nowhere:
         _os.dup2(_nowhere.fileno(), 2)
     try:
-        import tensorflow as _tensorflow
-
-        _tensorflow.get_logger().setLevel("WARNING")
+        import tensorflow as _tensorflow  # noqa: F401
     finally:
         _os.dup2(_stderr, 2)
         _os.close(_stderr)

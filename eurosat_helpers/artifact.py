@@ -28,6 +28,8 @@ from matplotlib.figure import Figure
 
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
 
+tf.get_logger().setLevel("WARNING")  # each export would tell of a temporary folder
+
 FILES = (
     "saved_model.pb",
     "variables/variables.index",
