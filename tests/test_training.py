@@ -52,7 +52,7 @@ def test_fit_learns_the_demo_tiles_and_keeps_the_best_epoch(demo_tiles, capsys):
 
 def test_same_seed_gives_the_same_history_and_another_seed_another(demo_tiles):
     one, same, other = (
-        train_small(demo_tiles, seed=seed)[1].drop(columns="seconds") for seed in (1, 1, 2)
+        train_small(demo_tiles[::2], seed=seed)[1].drop(columns="seconds") for seed in (1, 1, 2)
     )
     assert one.equals(same)
     assert not one.equals(other)
@@ -60,8 +60,8 @@ def test_same_seed_gives_the_same_history_and_another_seed_another(demo_tiles):
 
 def test_class_weights_change_the_training(demo_tiles):
     weights = dict.fromkeys(range(10), 1.0)
-    plain = train_small(demo_tiles, epochs=1, class_weight=weights)[1]
-    weighted = train_small(demo_tiles, epochs=1, class_weight={**weights, 0: 50.0})[1]
+    plain = train_small(demo_tiles[::2], epochs=1, class_weight=weights)[1]
+    weighted = train_small(demo_tiles[::2], epochs=1, class_weight={**weights, 0: 50.0})[1]
     assert weighted.loss[0] > 1.5 * plain.loss[0]
 
 
