@@ -136,7 +136,8 @@ def _read_cache(cache: Path, fingerprint: str) -> tuple[np.ndarray, list[str]] |
         return None
     try:
         with cache.open("rb") as file:
-            stamp, names = (np.load(file, allow_pickle=False) for _ in range(2))
+            # Not `np.load`, which would also try to read the file as a zip.
+            stamp, names = (np.lib.format.read_array(file, allow_pickle=False) for _ in range(2))
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start = file.tell()
@@ -149,7 +150,7 @@ def _read_cache(cache: Path, fingerprint: str) -> tuple[np.ndarray, list[str]] |
             return None
         if stamp[1] != _checksum(images, names):
             raise ValueError("its checksum is wrong")
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, TypeError, MemoryError) as error:
         print(f"The cache {cache.name} is damaged ({error}): decoding anew.")
         return None
     return images, names.tolist()

@@ -175,6 +175,8 @@ DAMAGES = {
     "cut": lambda content: content[:-1000],
     "empty": lambda _: b"",
     "other file": lambda _: b"something else",
+    "cut zip": lambda _: b"PK\x03\x04 and no more",
+    "other kind of names": lambda content: content.replace(b"'<U", b"'|S"),
     "other kind of pixels": lambda content: content.replace(b"'|u1'", b"'|i1'"),
 }
 
