@@ -26,6 +26,7 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from eurosat_helpers import models
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
 
 tf.get_logger().setLevel("WARNING")  # each export would tell of a temporary folder
@@ -280,9 +281,10 @@ def save_results(
 def _export(
     model: keras.Model, directory: Path, class_names: Sequence[str], temperature: float
 ) -> None:
+    network = models.fold_batch_normalization(model)
+
     def probabilities(images: tf.Tensor) -> tf.Tensor:
-        # float32 also where the model computes in half precision.
-        return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32) / temperature)
+        return tf.nn.softmax(network(images, training=False) / temperature)
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         # Reads PNG too. The accurate transform gives the pixels that other decoders give.

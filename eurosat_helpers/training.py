@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,18 +17,18 @@ from IPython.display import display
 from sklearn.utils.class_weight import compute_class_weight
 from tqdm import tqdm
 
-from eurosat_helpers import pipeline
+from eurosat_helpers import models, pipeline
 from eurosat_helpers.data import Tiles
 
 EVALUATION_BATCH = 500  # tiles; larger than in training, since nothing is kept for gradients
-MIXED_PRECISION_CAPABILITY = (7, 0)  # the first NVIDIA chips with float16 matrix units (Volta)
+FLOAT16_UNITS = (7, 0)  # compute capability of the first NVIDIA chips that have them (Volta)
 
 
 def set_up_devices(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
     """Seed every random generator, choose the devices to train on and say which in one line.
 
-    A GPU is used when one is present, with memory growth and, on chips that have float16 matrix
-    units, mixed precision. Several GPUs share each batch through `MirroredStrategy`.
+    A GPU is used when one is present, with memory growth. Several GPUs share each batch through
+    `MirroredStrategy`.
 
     Args:
         seed: Seed of Python, NumPy and TensorFlow.
@@ -40,14 +42,9 @@ def set_up_devices(*, seed: int, devices: Sequence[str] | None = None) -> tf.dis
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     keras.utils.set_random_seed(seed)
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    mixed = bool(gpus) and all(
-        detail.get("compute_capability", (0, 0)) >= MIXED_PRECISION_CAPABILITY for detail in details
-    )
-    keras.mixed_precision.set_dtype_policy("mixed_float16" if mixed else "float32")
     if devices is None:
         devices = [f"GPU:{number}" for number in range(len(gpus))]
-    print(f"Training on {hardware()}" + (", mixed precision" if mixed else ""))
+    print(f"Training on {hardware()}, {precision().replace('_', ' ')}")
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()  # the default one takes the GPU where there is one
@@ -61,6 +58,24 @@ def hardware() -> str:
     ]
     counts = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
     return ", ".join(counts) or f"CPU, {os.cpu_count()} cores"
+
+
+def precision() -> str:
+    """Choose the number format that this machine trains in fastest (arXiv 1710.03740, 1905.12322).
+
+    Returns:
+        Name of a Keras dtype policy: `mixed_float16` where every GPU has matrix units for it,
+        `mixed_bfloat16` where there is no GPU and the CPU has instructions for it, else `float32`.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+        fast = all(detail.get("compute_capability", (0, 0)) >= FLOAT16_UNITS for detail in details)
+        return "mixed_float16" if fast else "float32"
+    # Other CPUs emulate bfloat16, slowly. Only Linux tells (WSL 2 is one).
+    processor = Path("/proc/cpuinfo")
+    fast = processor.is_file() and "avx512_bf16" in processor.read_text()
+    return "mixed_bfloat16" if fast else "float32"
 
 
 def class_weights(labels: np.ndarray) -> dict[int, float]:
@@ -159,6 +174,34 @@ class _EpochLog(keras.callbacks.Callback):
             print(text)
 
 
+def _layers(model: keras.Layer) -> Iterator[keras.Layer]:
+    yield model
+    for layer in getattr(model, "layers", ()):
+        yield from _layers(layer)
+
+
+@contextlib.contextmanager
+def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
+    """Compute in half precision for a while; the weights are float32 throughout.
+
+    Raw pixels are normalized in float32, and logits come out in it: a float16 softmax loses the
+    small probabilities.
+    """
+    whole = (keras.layers.Normalization, models.BatchNormalization)
+    outputs = [model.get_layer(name) for name in model.output_names]
+    layers = [
+        layer for layer in _layers(model) if not isinstance(layer, whole) and layer not in outputs
+    ]
+    before = [layer.dtype_policy for layer in layers]
+    for layer in layers:
+        layer.dtype_policy = policy
+    try:
+        yield
+    finally:
+        for layer, was in zip(layers, before, strict=True):
+            layer.dtype_policy = was
+
+
 def fit(
     model: keras.Model,
     train: Tiles,
@@ -172,6 +215,7 @@ def fit(
     label_smoothing: float = 0.0,
     warmup_fraction: float = 0.15,
     class_weight: dict[int, float] | None = None,
+    policy: str | None = None,
 ) -> pd.DataFrame:
     """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
 
@@ -191,6 +235,8 @@ def fit(
             (Szegedy et al., arXiv 1512.00567).
         warmup_fraction: Share of all batches over which the learning rate rises.
         class_weight: Label to weight in the loss, see `class_weights`; `None` weighs tiles alike.
+        policy: Keras dtype policy to compute in; `None` takes that of `precision`. The weights are
+            float32 in each, and afterwards the model computes in float32 again.
 
     Returns:
         One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
@@ -203,7 +249,11 @@ def fit(
         raise ValueError(f"`epochs` must be a positive integer. Received: {epochs!r}.")
     batches = pipeline.dataset(train, batch_size=batch_size, shuffle_seed=seed)
     steps = int(batches.cardinality())
-    with model.distribute_strategy.scope():
+    log = _EpochLog(epochs=epochs, batches=steps)
+    best = keras.callbacks.EarlyStopping(
+        monitor="val_accuracy", patience=epochs, restore_best_weights=True
+    )
+    with model.distribute_strategy.scope(), _computing_in(policy or precision(), model):
         optimizer = keras.optimizers.AdamW(
             warmup_cosine(
                 learning_rate,
@@ -221,19 +271,17 @@ def fit(
             ),
             metrics=["accuracy"],
         )
-    log = _EpochLog(epochs=epochs, batches=steps)
-    best = keras.callbacks.EarlyStopping(
-        monitor="val_accuracy", patience=epochs, restore_best_weights=True
-    )
-    model.fit(
-        batches,
-        validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
-        epochs=epochs,
-        class_weight=class_weight,
-        callbacks=[log, best],
-        shuffle=False,  # the dataset shuffles
-        verbose=0,
-    )
+        model.fit(
+            batches,
+            validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
+            epochs=epochs,
+            class_weight=class_weight,
+            callbacks=[log, best],
+            shuffle=False,  # the dataset shuffles
+            verbose=0,
+        )
+    for make in (model.make_test_function, model.make_predict_function):
+        make(force=True)  # those made above would go on computing in half precision
     history = pd.DataFrame(log.rows)
     seconds = history.seconds.sum()
     kept = history.loc[history.val_accuracy.idxmax()]

@@ -96,6 +96,62 @@ def test_cnn_survives_saving_and_loading(tmp_path):
     np.testing.assert_array_equal(again(images), model(images))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_batch_normalization_is_that_of_keras(dtype):
+    values = np.random.default_rng(0).normal(3, 2, (64, 5, 5, 4)).astype(np.float32)
+    x = keras.ops.cast(values, dtype)
+    ours, theirs = models.BatchNormalization(), keras.layers.BatchNormalization(momentum=0.98)
+    for layer in (ours, theirs):
+        layer.build(x.shape)
+        layer.set_weights(np.array([[1, 2, 3, 4], [4, 3, 2, 1], [0, 1, 2, 3], [1, 2, 1, 2]]))
+    accuracy = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 1e-1}[dtype]
+    for training in (True, False):
+        normalized = ours(x, training=training)
+        assert normalized.dtype.name == dtype
+        wanted = theirs(x, training=training)
+        np.testing.assert_allclose(
+            keras.ops.cast(normalized, "float32"), keras.ops.cast(wanted, "float32"), atol=accuracy
+        )
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+def test_frozen_batch_normalization_keeps_its_statistics():
+    layer = models.BatchNormalization()
+    images = np.random.default_rng(0).normal(3, 2, (16, 5, 5, 4)).astype(np.float32)
+    layer.build(images.shape)
+    layer.trainable = False
+    np.testing.assert_array_equal(layer(images, training=True), layer(images, training=False))
+    np.testing.assert_array_equal(layer.moving_mean, 0)
+
+
+def test_folded_network_gives_the_same_logits():
+    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)
+    model = models.build_cnn(**STATISTICS, **SMALL)
+    for _ in range(20):  # statistics of its own
+        model(images, training=True)
+    folded = models.fold_batch_normalization(model)
+    assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
+    np.testing.assert_allclose(folded(images), model(images), atol=1e-4)
+
+
+def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="first")(inputs)
+    x = keras.layers.Conv2D(4, 3, bias_initializer="normal", name="convolution")(x)
+    x = keras.layers.BatchNormalization(name="second")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
+    for _ in range(5):
+        model(images, training=True)
+    before = model(images)
+    folded = models.fold_batch_normalization(model)
+    assert [layer.name for layer in folded.layers[1:3]] == ["first", "convolution"]
+    np.testing.assert_allclose(folded(images), before, atol=1e-5)
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    np.testing.assert_allclose(folded(images), before, atol=1e-5)
+
+
 def test_summary_counts_parameters_and_multiply_adds():
     table = models.summary(models.build_cnn(**STATISTICS, **SMALL))
     assert table.loc["stem", "parameters"] == 4 * 4 * 3 * 8 + 4 * 8

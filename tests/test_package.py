@@ -15,9 +15,9 @@ MAY_IMPORT = {
     "demo": set(),
     "pipeline": {"data"},
     "models": set(),
-    "training": {"data", "pipeline"},
+    "training": {"data", "models", "pipeline"},
     "evaluation": set(),
-    "artifact": {"classifier"},
+    "artifact": {"classifier", "models"},
     "classifier": set(),
     "plots": set(),
 }

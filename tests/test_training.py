@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 
@@ -95,28 +94,40 @@ def test_bad_epochs_are_named(demo_tiles, epochs):
         train_small(demo_tiles, epochs=epochs)
 
 
-def test_cpu_trains_in_full_precision(capsys):
+def test_devices_are_named_with_their_precision(capsys):
     strategy = training.set_up_devices(seed=0)
     assert strategy.num_replicas_in_sync == 1
-    assert keras.mixed_precision.dtype_policy().name == "float32"
-    assert "mixed precision" not in capsys.readouterr().out
+    named = training.precision().replace("_", " ")
+    assert named in {"float32", "mixed bfloat16", "mixed float16"}
+    assert capsys.readouterr().out == f"Training on {training.hardware()}, {named}\n"
 
 
-def test_mixed_precision_trains_with_float32_logits(demo_tiles):
-    training.set_up_devices(seed=0)
-    keras.mixed_precision.set_dtype_policy("mixed_float16")
-    try:
-        model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, widths=(8,), blocks=(1,))
-        train, validation, _ = data.split(demo_tiles)
-        history = training.fit(
-            model, train, validation, epochs=2, batch_size=64, learning_rate=3e-3, seed=0
-        )
-    finally:
-        keras.mixed_precision.set_dtype_policy("float32")
-    assert model.output.dtype == "float32"
-    assert model.get_layer("stem-convolution").compute_dtype == "float16"
+def test_half_precision_is_for_the_inner_layers_and_only_for_a_while():
+    model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, **SMALL)
+    names = "normalization", "stem-convolution", "stem-normalization", "stem-relu", "head-logits"
+    layers = [model.get_layer(name) for name in names]
+    with training._computing_in("mixed_float16", model):
+        assert [layer.compute_dtype for layer in layers] == [
+            "float32",
+            "float16",
+            "float32",
+            "float16",
+            "float32",
+        ]
+        assert model.dtype_policy.name == "mixed_float16"  # from it Keras knows to scale the loss
+    assert {layer.compute_dtype for layer in (model, *model.layers)} == {"float32"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_and_leaves_a_model_of_full_precision(demo_tiles, policy):
+    model, history, validation = train_small(demo_tiles[::2], policy=policy)
     assert history.loss[1] < history.loss[0]
     assert history.learning_rate[1] < history.learning_rate[0]
+    images = validation.images.astype("float32")
+    logits = model.predict(images, verbose=0)
+    np.testing.assert_allclose(logits, model(images), atol=1e-4)
+    weights = model.get_weights()
+    assert {weight.dtype.name for weight in weights} == {"float32"}, "weights in half precision"
 
 
 MIRRORED = """
