@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from eurosat_helpers.data import Tiles
 
 
-def dataset(tiles: Tiles, *, batch_size: int, shuffle_seed: int | None = None) -> tf.data.Dataset:
+def dataset(
+    tiles: Tiles, *, batch_size: int, shuffle_seed: int | None = None, mixup: float = 0.0
+) -> tf.data.Dataset:
     """Batch the tiles in their order, or in a new order each epoch.
 
     Every tile comes once an epoch and the last batch may be smaller: nothing is dropped.
-    Augmentation and normalization are layers of the model, so none happens here.
+    Normalization and the symmetries are layers of the model. Only mix-up, which changes the labels
+    too, happens here.
 
     Args:
         tiles: The tiles; their images stay uint8 in memory and are converted batch by batch.
         batch_size: Tiles in a batch, at least 1.
-        shuffle_seed: Seed of the shuffling; `None` keeps the order (validation, test).
+        shuffle_seed: Seed of shuffling and mix-up; `None` keeps the order (validation, test).
+        mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
+            with another of the batch (Zhang et al., arXiv 1710.09412); 0 blends none.
 
     Returns:
         A dataset of pairs: images float32 `(batch, 64, 64, 3)` in 0-255, and one-hot labels
@@ -38,18 +44,24 @@ def dataset(tiles: Tiles, *, batch_size: int, shuffle_seed: int | None = None) -
     indices = tf.data.Dataset.range(len(tiles))
     if shuffle_seed is not None:
         indices = indices.shuffle(len(tiles), seed=shuffle_seed)
-    return (
-        indices.batch(batch_size)
-        .map(
-            lambda index: (
-                tf.cast(tf.gather(images, index), tf.float32),
-                tf.one_hot(tf.gather(labels, index), classes),
-            ),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        .prefetch(2)
+    batches = indices.batch(batch_size).map(
+        lambda index: (
+            tf.cast(tf.gather(images, index), tf.float32),
+            tf.one_hot(tf.gather(labels, index), classes),
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
+    if mixup:
+        blend = keras.layers.MixUp(mixup, seed=shuffle_seed, dtype="float32")
+        names = "images", "labels"
+
+        def blended(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            outputs = blend(dict(zip(names, batch, strict=True)))
+            return tuple(outputs[name] for name in names)
+
+        batches = batches.map(blended)  # one after the other: the draws are repeatable
+    return batches.prefetch(2)
 
 
 def channel_statistics(tiles: Tiles) -> tuple[list[float], list[float]]:

@@ -213,6 +213,7 @@ def fit(
     seed: int,
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
+    mixup: float = 0.0,
     warmup_fraction: float = 0.15,
     class_weight: dict[int, float] | None = None,
     policy: str | None = None,
@@ -228,11 +229,12 @@ def fit(
         epochs: Passes over `train`.
         batch_size: Tiles in a batch; several GPUs share it.
         learning_rate: Peak of the schedule.
-        seed: Seed of the shuffling.
+        seed: Seed of the shuffling and of mix-up.
         weight_decay: Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) of kernels;
             each step shrinks them by the share `learning_rate * weight_decay`.
         label_smoothing: Share of the label that is spread over all classes, 0 to below 1
             (Szegedy et al., arXiv 1512.00567).
+        mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles.
         warmup_fraction: Share of all batches over which the learning rate rises.
         class_weight: Label to weight in the loss, see `class_weights`; `None` weighs tiles alike.
         policy: Keras dtype policy to compute in; `None` takes that of `precision`. The weights are
@@ -247,7 +249,7 @@ def fit(
     """
     if not isinstance(epochs, (int, np.integer)) or epochs < 1:
         raise ValueError(f"`epochs` must be a positive integer. Received: {epochs!r}.")
-    batches = pipeline.dataset(train, batch_size=batch_size, shuffle_seed=seed)
+    batches = pipeline.dataset(train, batch_size=batch_size, shuffle_seed=seed, mixup=mixup)
     steps = int(batches.cardinality())
     log = _EpochLog(epochs=epochs, batches=steps)
     best = keras.callbacks.EarlyStopping(

@@ -1,5 +1,7 @@
 """Tests of eurosat_helpers.pipeline."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,26 @@ def test_shuffling_is_seeded_and_differs_between_epochs(demo_tiles):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
     assert np.array_equal(np.sort(first, axis=None), np.sort(tiles.images, axis=None))
+
+
+def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
+    # Tiles of one gray value a class: from the value of a blend follows what its label must be.
+    tiles = demo_tiles[::6]
+    images = np.repeat(25 * tiles.labels, 64 * 64 * 3).reshape(-1, 64, 64, 3).astype(np.uint8)
+    tiles = dataclasses.replace(tiles, images=images)
+    options = {"batch_size": len(tiles), "shuffle_seed": 3, "mixup": 0.4}
+    ((blended, labels),) = batches(tiles, **options)
+    assert blended.dtype == labels.dtype == np.float32
+    assert blended.shape == images.shape
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(blended[:, 5, 6, 0], labels @ (25 * np.arange(10)), atol=1e-2)
+    assert (np.count_nonzero(labels, axis=1) == 2).mean() > 0.5
+    mixed = pipeline.dataset(tiles, **options)
+    again, second = (next(iter(mixed))[1].numpy() for _ in range(2))
+    np.testing.assert_array_equal(again, labels)
+    assert not np.array_equal(np.sort(second, axis=None), np.sort(labels, axis=None))
+    other = batches(tiles, **{**options, "shuffle_seed": 4})[0][1]
+    assert not np.array_equal(np.sort(other, axis=None), np.sort(labels, axis=None))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "32"])
