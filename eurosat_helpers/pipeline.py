@@ -36,21 +36,24 @@ def dataset(
         raise ValueError("`tiles` holds no tile: expected at least one.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-    with tf.device("CPU"):
-        images = tf.constant(tiles.images)
-        labels = tf.constant(tiles.labels)
     classes = len(tiles.class_names)
+
+    def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return tiles.images[index].astype(np.float32), tiles.labels[index]
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # NumPy picks the tiles where they lie; as a constant of the graph they would be copied.
+        images, labels = tf.numpy_function(take, [index], (tf.float32, tiles.labels.dtype))
+        images.set_shape((None, *tiles.images.shape[1:]))
+        labels.set_shape((None,))
+        return images, tf.one_hot(labels, classes)
+
     # Shuffling indices moves 8 bytes a tile; shuffling images would move 12 kB.
     indices = tf.data.Dataset.range(len(tiles))
     if shuffle_seed is not None:
         indices = indices.shuffle(len(tiles), seed=shuffle_seed)
     batches = indices.batch(batch_size).map(
-        lambda index: (
-            tf.cast(tf.gather(images, index), tf.float32),
-            tf.one_hot(tf.gather(labels, index), classes),
-        ),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
+        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     if mixup:
         blend = keras.layers.MixUp(mixup, seed=shuffle_seed, dtype="float32")
