@@ -1,10 +1,11 @@
 """Measure how fast the shipped SavedModel predicts, reloaded with TensorFlow alone.
 
-Run `python tests/benchmarks/predict.py` where the environment variable EUROSAT_ARCHIVE names
-EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about two minutes on 2 cores. All tiles go from
-memory through `serve` in batches, and are held against one call of Keras' `model.predict` a tile,
-against this machine's matrix product, and `serve_jpeg` against decoding and `serve` one after the
-other. The sides of a comparison take turns, three times; the table holds medians.
+Run `python -m tests.benchmarks.predict` in the project's folder, where the environment variable
+EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about two minutes on 2
+cores. All tiles go from memory through `serve` in batches, and are held against one call of Keras'
+`model.predict` a tile, against this machine's matrix product, and `serve_jpeg` against decoding and
+`serve` one after the other. The sides of a comparison take turns, three times; the table holds
+medians.
 """
 
 from __future__ import annotations
@@ -100,12 +101,12 @@ def main() -> None:
     print(f"serve {reached:.0f} GFLOP/s, matrix product {peak:.0f} GFLOP/s in float32")
     jpeg = ENCODED / took[serve_jpeg]
     print(f"serve_jpeg: {jpeg:,.0f} tiles/s\n")
-    print(f"{'':46}{'measured':>9}{'target':>12}")
-    print(f"{'serve / one predict a tile':46}{rate / single:>9.1f}{'at least 40':>12}")
-    print(f"{'serve / matrix product':46}{reached / peak:>9.2f}{'at least 0.5':>12}")
+    print(f"{'':46}{'measured':>9}{'target':>14}")
+    print(f"{'serve / one predict a tile':46}{rate / single:>9.1f}{'at least 40':>14}")
+    print(f"{'serve / matrix product':46}{reached / peak:>9.2f}{'at least 0.5':>14}")
     slower = took[serve_jpeg] / took[decode_and_serve]
-    print(f"{'seconds of serve_jpeg / of decoding and serve':46}{slower:>9.2f}{'at most 1.5':>12}")
-    print(f"{'folder, MB':46}{size / 1e6:>9.1f}{'at most 30':>12}")
+    print(f"{'seconds of serve_jpeg / of decoding and serve':46}{slower:>9.2f}{'at most 1.5':>14}")
+    print(f"{'folder, MB':46}{size / 1e6:>9.1f}{'at most 30':>14}")
 
 
 if __name__ == "__main__":
