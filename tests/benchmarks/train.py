@@ -4,8 +4,9 @@ Run `python tests/benchmarks/train.py` where the environment variable EUROSAT_AR
 EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about 50 minutes on 2 cores; `--epochs 1`
 trains the plain network for one epoch and counts it forty times.
 
-The plain network is the usual first try: JPEG files read by `image_dataset_from_directory`, random
-flips, zoom and rotation, five convolutions, Adam at a fixed learning rate, batches of 32, 40
+The plain network is the usual first try: JPEG files read by `image_dataset_from_directory` and kept
+by `cache` (without it they are decoded each epoch, and memory peaks at 0.8 GB in place of 2.2),
+random flips, zoom and rotation, five convolutions, Adam at a fixed learning rate, batches of 32, 40
 epochs, 80 % of the tiles to train and 20 % to validate. Ours is the recipe in the parameters of
 training.ipynb, once with its own number of epochs and once with five. Each training runs in a
 fresh process; seconds begin before the tiles are read and end after the validation of an epoch.
@@ -52,6 +53,7 @@ train, validation = keras.utils.image_dataset_from_directory(
     data_dir, image_size=(64, 64), batch_size=32, validation_split=0.2, subset="both", seed=1,
     verbose=False,
 )
+train, validation = train.cache().prefetch(2), validation.cache().prefetch(2)
 network = [keras.Input((64, 64, 3)), layers.Rescaling(1 / 255)]
 network += [layers.RandomFlip(), layers.RandomZoom(0.1), layers.RandomRotation(0.1)]
 for filters in (16, 32, 64, 128, 128):
@@ -64,8 +66,7 @@ model.compile("adam", loss, metrics=["accuracy"])
 seconds, accuracy = [], []
 for epoch in range(epochs):
     logs = model.fit(
-        train.prefetch(2), validation_data=validation.prefetch(2), epochs=epoch + 1,
-        initial_epoch=epoch, verbose=0,
+        train, validation_data=validation, epochs=epoch + 1, initial_epoch=epoch, verbose=0,
     ).history
     seconds.append(time.perf_counter() - begin)
     accuracy.append(logs["val_accuracy"][0])
