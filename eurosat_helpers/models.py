@@ -225,8 +225,10 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    def call(layer: keras.Layer, x: keras.KerasTensor, **arguments: object) -> keras.KerasTensor:
-        return x if layer.name in folded else layer(x, **arguments)
+    def call(
+        layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
+    ) -> keras.KerasTensor:
+        return inputs[0] if layer.name in folded else layer(*inputs, **arguments)
 
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:

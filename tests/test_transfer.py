@@ -137,22 +137,6 @@ def test_efficient_net_with_the_statistics_of_its_file_normalizes_as_it_was_trai
     np.testing.assert_allclose(pixels, wanted, atol=1e-4)
 
 
-def test_addresses_are_those_that_keras_would_fetch(monkeypatch):
-    asked = []
-
-    def get_file(name, origin, **_):
-        asked.append(origin)
-        raise InterruptedError
-
-    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
-    for base, (build, side, _, address) in transfer.BASES.items():
-        # Beside four sides the first MobileNets take the weights for 224 pixels, with a warning.
-        side = 224 if base.startswith("MobileNet") and base != "MobileNetV2" else side
-        with pytest.raises(InterruptedError):
-            build(include_top=False, weights="imagenet", input_shape=(side, side, 3))
-        assert asked[-1] == address
-
-
 @pytest.mark.parametrize("base", [SMALL, "ConvNeXtTiny"])
 def test_saved_model_and_export_give_the_same_answers(base, tmp_path):
     keras.utils.set_random_seed(0)
