@@ -10,6 +10,7 @@
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
+| `transfer` | networks with ImageNet weights: a new head, and the fine-tuning of the rest |
 | `ensemble` | several predictions of a tile become one |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |

@@ -195,7 +195,7 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     by itself: the same function of the pixels with fewer passes over the activations.
 
     Args:
-        model: A functional model.
+        model: A functional model; those inside it are folded too.
 
     Returns:
         A model of the same outputs at inference, up to rounding. It has weights of its own and
@@ -205,31 +205,45 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         after = [node.operation for node in layer._outbound_nodes]
         alone = len(after) == 1 and isinstance(after[0], layers.BatchNormalization)
-        if alone and isinstance(layer, layers.Conv2D):
+        linear = getattr(layer, "activation", None) is keras.activations.linear
+        if alone and linear and isinstance(layer, layers.Conv2D):
             folded[after[0].name] = layer
     convolutions = [layer.name for layer in folded.values()]
 
+    def nested(layer: keras.Layer) -> bool:
+        return isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential)
+
     def clone(layer: keras.Layer) -> keras.Layer:
-        config = {**layer.get_config(), "dtype": "float32"}
+        if nested(layer):
+            return fold_batch_normalization(layer)
+        if isinstance(layer, keras.Sequential):  # has no graph, so nothing in it is folded
+            return keras.models.clone_model(layer, clone_function=clone)
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
+            config["dtype"] = "float32"
         if layer.name in convolutions:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    def call(layer: keras.Layer, x: keras.KerasTensor, **arguments: object) -> keras.KerasTensor:
-        return x if layer.name in folded else layer(x, **arguments)
+    def call(
+        layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
+    ) -> keras.KerasTensor:
+        return inputs[0] if layer.name in folded else layer(*inputs, **arguments)
 
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
         if layer.name in folded:
             convolution = folded[layer.name]
-            scale = layer.gamma / ops.sqrt(layer.moving_variance + layer.epsilon)
-            mean = layer.moving_mean
+            scale = 1 / ops.sqrt(layer.moving_variance + layer.epsilon)
+            if layer.scale:
+                scale = layer.gamma * scale
+            shift = -layer.moving_mean * scale
             if convolution.use_bias:
-                mean = mean - convolution.bias
-            copy.get_layer(convolution.name).set_weights(
-                [convolution.kernel * scale, layer.beta - mean * scale]
-            )
-        elif layer.weights and layer.name not in convolutions:
+                shift = shift + convolution.bias * scale
+            if layer.center:
+                shift = shift + layer.beta
+            copy.get_layer(convolution.name).set_weights([convolution.kernel * scale, shift])
+        elif layer.weights and layer.name not in convolutions and not nested(layer):
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
 
@@ -238,19 +252,26 @@ def summary(model: keras.Model) -> pd.DataFrame:
     """Sum up a model, one row for all layers whose names begin alike, up to the first `-`.
 
     Args:
-        model: A functional model with named layers, such as `build_cnn` builds.
+        model: A functional model with named layers, such as `build_cnn` builds; a model inside it
+            is one row.
 
     Returns:
         `output` (height x width x channels), `parameters`, and `multiply-adds` of the convolutions
         and dense layers for one tile.
     """
+
+    def multiply_adds(layer: keras.Layer) -> int:
+        if isinstance(layer, keras.Model):
+            return sum(map(multiply_adds, layer.layers))
+        positions = int(np.prod(layer.output.shape[1:-1]))
+        kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
+        return positions * sum(int(np.prod(kernel.shape)) for kernel in kernels)
+
     rows = {}
     for layer in model.layers[1:]:
         name = layer.name.partition("-")[0]
         row = rows.setdefault(name, {"output": "", "parameters": 0, "multiply-adds": 0})
         row["output"] = " x ".join(map(str, layer.output.shape[1:]))
         row["parameters"] += layer.count_params()
-        if isinstance(layer, (layers.Conv2D, layers.Dense)):
-            positions = int(np.prod(layer.output.shape[1:-1]))
-            row["multiply-adds"] += positions * int(np.prod(layer.kernel.shape))
+        row["multiply-adds"] += multiply_adds(layer)
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -152,12 +152,46 @@ def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution(
     np.testing.assert_allclose(folded(images), before, atol=1e-5)
 
 
+def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_in():
+    inner_input = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="folded")(inner_input)
+    x = keras.layers.BatchNormalization(scale=False, name="unscaled")(x)
+    x = keras.ops.add(x, inner_input)  # an operation that is no layer
+    x = keras.layers.Conv2D(4, 3, name="centered")(x)
+    x = keras.layers.BatchNormalization(center=False, name="uncentered")(x)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="bent")(x)
+    x = keras.layers.BatchNormalization(name="kept")(x)
+    inner = keras.Model(inner_input, x, name="inner")
+    listed = keras.Sequential([keras.layers.Conv2D(4, 1), keras.layers.BatchNormalization()])
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, inner(listed(inputs), training=False))
+    images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
+    folded = models.fold_batch_normalization(model)
+    np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
+    names = [layer.name for layer in folded.get_layer("inner").layers if layer.weights]
+    assert names == ["folded", "centered", "bent", "kept"]
+
+
 def test_summary_counts_parameters_and_multiply_adds():
     table = models.summary(models.build_cnn(**STATISTICS, **SMALL))
     assert table.loc["stem", "parameters"] == 4 * 4 * 3 * 8 + 4 * 8
     assert table.loc["stem", "multiply-adds"] == 32 * 32 * 4 * 4 * 3 * 8
     assert table.loc["stem", "output"] == "32 x 32 x 8"
     assert table.loc["head", "multiply-adds"] == 16 * 10
+
+
+def test_summary_looks_into_models_inside():
+    inner_input = keras.Input((8, 8, 3))
+    x = keras.layers.SeparableConv2D(5, 3, padding="same")(inner_input)
+    x = keras.layers.DepthwiseConv2D(3, strides=2, padding="same")(x)
+    inner = keras.Model(inner_input, x, name="base")
+    inputs = keras.Input((8, 8, 3))
+    row = models.summary(keras.Model(inputs, inner(inputs))).loc["base"]
+    assert row["multiply-adds"] == 8 * 8 * (3 * 3 * 3 + 3 * 5) + 4 * 4 * 3 * 3 * 5
+    assert row["output"] == "4 x 4 x 5"
+    assert row["parameters"] == inner.count_params()
 
 
 @pytest.mark.parametrize(
