@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -195,12 +195,14 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     by itself: the same function of the pixels with fewer passes over the activations.
 
     Args:
-        model: A functional model.
+        model: A functional or sequential model; models inside it are folded as well.
 
     Returns:
         A model of the same outputs at inference, up to rounding. It has weights of its own and
         computes in float32, so that it runs alike on every machine.
     """
+    if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     folded = {}  # name of a batch normalization: the convolution that takes it in
     for layer in model.layers:
         after = [node.operation for node in layer._outbound_nodes]
@@ -210,6 +212,8 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     convolutions = [layer.name for layer in folded.values()]
 
     def clone(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, keras.Model):
+            return fold_batch_normalization(layer)
         config = {**layer.get_config(), "dtype": "float32"}
         if layer.name in convolutions:
             config["use_bias"] = True
@@ -229,9 +233,18 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
             copy.get_layer(convolution.name).set_weights(
                 [convolution.kernel * scale, layer.beta - mean * scale]
             )
-        elif layer.weights and layer.name not in convolutions:
+        elif (
+            layer.weights and not isinstance(layer, keras.Model) and layer.name not in convolutions
+        ):
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
+
+
+def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Yield a layer or model and everything inside it, models within models too."""
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from sublayers(inner)
 
 
 def summary(model: keras.Model) -> pd.DataFrame:
