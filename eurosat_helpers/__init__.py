@@ -10,7 +10,8 @@
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
-| `ensemble` | several predictions of a tile become one |
+| `features` | what a network sees in a tile, and scikit-learn's classifiers on it |
+| `ensemble` | several predictions of a tile become one, and several models one model |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |
 | `classifier` | what `artifact.load` returns: checked input, predictions in batches |
