@@ -11,7 +11,8 @@
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
 | `transfer` | networks with ImageNet weights: a new head, and the fine-tuning of the rest |
-| `ensemble` | several predictions of a tile become one |
+| `features` | what a network sees in a tile, and scikit-learn's classifiers on it |
+| `ensemble` | several predictions of a tile become one, and several models one model |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |
 | `classifier` | what `artifact.load` returns: checked input, predictions in batches |

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -195,12 +195,14 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     by itself: the same function of the pixels with fewer passes over the activations.
 
     Args:
-        model: A functional model; those inside it are folded too.
+        model: A functional or sequential model; models inside it are folded as well.
 
     Returns:
         A model of the same outputs at inference, up to rounding. It has weights of its own and
         computes in float32, so that it runs alike on every machine.
     """
+    if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     folded = {}  # name of a batch normalization: the convolution that takes it in
     for layer in model.layers:
         after = [node.operation for node in layer._outbound_nodes]
@@ -210,14 +212,9 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
             folded[after[0].name] = layer
     convolutions = [layer.name for layer in folded.values()]
 
-    def nested(layer: keras.Layer) -> bool:
-        return isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential)
-
     def clone(layer: keras.Layer) -> keras.Layer:
-        if nested(layer):
+        if isinstance(layer, keras.Model):
             return fold_batch_normalization(layer)
-        if isinstance(layer, keras.Sequential):  # has no graph, so nothing in it is folded
-            return keras.models.clone_model(layer, clone_function=clone)
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
             config["dtype"] = "float32"
@@ -243,9 +240,18 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
             if layer.center:
                 shift = shift + layer.beta
             copy.get_layer(convolution.name).set_weights([convolution.kernel * scale, shift])
-        elif layer.weights and layer.name not in convolutions and not nested(layer):
+        elif (
+            layer.weights and not isinstance(layer, keras.Model) and layer.name not in convolutions
+        ):
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
+
+
+def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """Yield a layer or model and everything inside it, models within models too."""
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from sublayers(inner)
 
 
 def summary(model: keras.Model) -> pd.DataFrame:

@@ -174,12 +174,6 @@ class _EpochLog(keras.callbacks.Callback):
             print(text)
 
 
-def _layers(model: keras.Layer) -> Iterator[keras.Layer]:
-    yield model
-    for layer in getattr(model, "layers", ()):
-        yield from _layers(layer)
-
-
 @contextlib.contextmanager
 def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
     """Compute in half precision for a while; the weights are float32 throughout.
@@ -190,7 +184,9 @@ def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
     whole = (keras.layers.Normalization, models.BatchNormalization)
     outputs = [model.get_layer(name) for name in model.output_names]
     layers = [
-        layer for layer in _layers(model) if not isinstance(layer, whole) and layer not in outputs
+        layer
+        for layer in models.sublayers(model)
+        if not isinstance(layer, whole) and layer not in outputs
     ]
     before = [layer.dtype_policy for layer in layers]
     for layer in layers:
@@ -217,6 +213,7 @@ def fit(
     warmup_fraction: float = 0.15,
     class_weight: dict[int, float] | None = None,
     policy: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
 
@@ -239,6 +236,7 @@ def fit(
         class_weight: Label to weight in the loss, see `class_weights`; `None` weighs tiles alike.
         policy: Keras dtype policy to compute in; `None` takes that of `precision`. The weights are
             float32 in each, and afterwards the model computes in float32 again.
+        callbacks: More callbacks of Keras, such as `ensemble.Snapshots`.
 
     Returns:
         One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
@@ -278,7 +276,7 @@ def fit(
             validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
             epochs=epochs,
             class_weight=class_weight,
-            callbacks=[log, best],
+            callbacks=[log, best, *callbacks],
             shuffle=False,  # the dataset shuffles
             verbose=0,
         )

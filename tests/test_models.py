@@ -172,6 +172,42 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
     np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
     names = [layer.name for layer in folded.get_layer("inner").layers if layer.weights]
     assert names == ["folded", "centered", "bent", "kept"]
+@pytest.mark.parametrize("kind", ["functional", "sequential"])
+def test_folding_reaches_models_within_models(kind):
+    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)
+    inner = models.build_cnn(**STATISTICS, **SMALL)
+    if kind == "sequential":
+        convolution = keras.layers.Conv2D(4, 3, name="convolution")
+        inner = keras.Sequential(
+            [
+                keras.Input((64, 64, 3)),
+                convolution,
+                keras.layers.BatchNormalization(name="normalization"),
+                keras.layers.GlobalAveragePooling2D(),
+            ],
+            name="inner",
+        )
+    inputs = keras.Input((64, 64, 3))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inner(inputs)))
+    for _ in range(20):
+        model(images, training=True)
+    before = model(images)
+    folded = models.fold_batch_normalization(model)
+    kinds = [type(layer) for layer in models.sublayers(folded)]
+    assert keras.layers.Conv2D in kinds
+    assert not [kind for kind in kinds if issubclass(kind, keras.layers.BatchNormalization)]
+    np.testing.assert_allclose(folded(images), before, atol=1e-4 * np.abs(before).max())
+    model.set_weights([0 * weight for weight in model.get_weights()])
+    np.testing.assert_allclose(folded(images), before, atol=1e-4 * np.abs(before).max())
+
+
+def test_sublayers_are_found_however_deep(cnn):
+    inputs = keras.Input((64, 64, 3))
+    middle = keras.Model(inputs, cnn(inputs))
+    outer = keras.Model(inputs, keras.layers.ReLU()(middle(inputs)))
+    found = list(models.sublayers(outer))
+    assert found[0] is outer
+    assert all(any(layer is one for one in found) for layer in [middle, cnn, *cnn.layers])
 
 
 def test_summary_counts_parameters_and_multiply_adds():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -55,6 +56,13 @@ def test_same_seed_gives_the_same_history_and_another_seed_another(demo_tiles):
     )
     assert one.equals(same)
     assert not one.equals(other)
+
+
+def test_callbacks_are_called_along_with_those_of_fit(demo_tiles):
+    ended = []
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: ended.append(logs))
+    _, history, _ = train_small(demo_tiles[::4], callbacks=[callback])
+    assert [logs["val_accuracy"] for logs in ended] == list(history.val_accuracy)
 
 
 def test_class_weights_change_the_training(demo_tiles):
