@@ -10,6 +10,7 @@
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
+| `tuning` | search for good settings of the network and of `fit`, with KerasTuner |
 | `ensemble` | several predictions of a tile become one |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "pipeline": {"data"},
     "models": set(),
     "training": {"data", "models", "pipeline"},
+    "tuning": {"data", "models", "pipeline", "training"},
     "ensemble": set(),
     "evaluation": set(),
     "artifact": {"classifier", "models"},
