@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
+from sklearn.exceptions import ConvergenceWarning
 
 from eurosat_helpers import models, pipeline, training
 from eurosat_helpers.data import Tiles
@@ -321,6 +323,15 @@ class _GridOracle(keras_tuner.Oracle):
         return {"status": "RUNNING", "values": combinations[order[number]]}
 
 
+class _BayesianOracle(keras_tuner.oracles.BayesianOptimizationOracle):
+    """KerasTuner's, without a warning wherever few trials do not tell the kernel's length."""
+
+    def populate_space(self, trial_id: str) -> dict[str, object]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().populate_space(trial_id)
+
+
 def _combinations(space: keras_tuner.HyperParameters) -> list[dict[str, object]]:
     """All values of all settings; those whose condition is not met are left out."""
     combinations = [{}]
@@ -352,9 +363,7 @@ def _oracle(
             max_epochs=epochs, hyperband_iterations=None, **shared
         )
     elif method == "bayesian":
-        oracle = keras_tuner.oracles.BayesianOptimizationOracle(
-            num_initial_points=max(2, trials // 3), **shared
-        )
+        oracle = _BayesianOracle(num_initial_points=max(2, trials // 3), **shared)
     elif method == "grid":
         oracle = _GridOracle(**shared)
     else:
