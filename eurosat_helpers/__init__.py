@@ -11,6 +11,7 @@
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
 | `transfer` | networks with ImageNet weights: a new head, and the fine-tuning of the rest |
+| `tuning` | search for good settings of the network and of `fit`, with KerasTuner |
 | `features` | what a network sees in a tile, and scikit-learn's classifiers on it |
 | `ensemble` | several predictions of a tile become one, and several models one model |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |

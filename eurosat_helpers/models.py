@@ -104,6 +104,7 @@ def build_cnn(
     blocks: Sequence[int] = (1, 1, 1, 1),
     l2: float = 1e-5,
     dropout: float = 0.1,
+    hidden: Sequence[int] = (),
 ) -> keras.Model:
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
 
@@ -118,8 +119,9 @@ def build_cnn(
         stem_width: Channels after the stem.
         widths: Channels of each stage.
         blocks: Residual blocks of each stage.
-        l2: L2 regularization of every convolution kernel.
-        dropout: Share of the pooled features that is dropped in training.
+        l2: L2 regularization of every kernel of a convolution or a hidden dense layer.
+        dropout: Share of the features before the logits that is dropped in training.
+        hidden: Units of each dense layer between the pooled features and the dropout.
 
     Returns:
         A model from raw pixels, float32 `(N, 64, 64, 3)` in 0-255, to logits float32
@@ -183,6 +185,14 @@ def build_cnn(
             x = layers.Add(name=f"{name}-add")([x, shortcut])
             x = layers.ReLU(name=f"{name}-relu")(x)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
+    for number, units in enumerate(hidden, start=1):
+        x = layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer="he_normal",
+            kernel_regularizer=regularizer,
+            name=f"head-hidden{number}",
+        )(x)
     x = layers.Dropout(dropout, name="head-dropout")(x)
     logits = layers.Dense(num_classes, name="head-logits")(x)
     return keras.Model(images, logits, name="eurosat_cnn")

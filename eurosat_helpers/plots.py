@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
@@ -237,6 +237,79 @@ def accuracy_by_coverage(table: pd.DataFrame, *, title: str = "Accuracy by cover
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # a tick at 0.25 % misleads
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     return figure
+
+
+def search_trials(
+    trials: pd.DataFrame,
+    *,
+    x: str = "learning_rate",
+    color: str = "batch_size",
+    title: str = "Trials of the search",
+) -> Figure:
+    """Draw the validation accuracy of each trial against one setting, colored by another.
+
+    Args:
+        trials: One row a trial with `trial` (its number), `val_accuracy` and the two settings;
+            rows without a number in one of them are left out.
+        x: Setting along the axis.
+        color: Setting of the colors.
+        title: Of the figure.
+
+    Returns:
+        The figure. The best trial is ringed and bears its number.
+
+    Raises:
+        ValueError: If `trials` lacks a column or has no row to draw.
+    """
+    missing = [name for name in ("trial", "val_accuracy", x, color) if name not in trials]
+    if missing:
+        raise ValueError(
+            f"`trials` must have the column {missing[0]!r}. Received: {', '.join(trials)}"
+        )
+    table = trials[["trial", "val_accuracy", x, color]].dropna().astype(float)
+    if table.empty:
+        raise ValueError(f"`trials` must hold a trial with {x} and {color}. Received: none")
+    figure, axes = _charts(8, 4.2)
+    shades = table[color]
+    marks = axes.scatter(
+        table[x],
+        table["val_accuracy"],
+        c=shades,
+        cmap="cividis",  # made for color-blind readers too (Nunez et al., arXiv 1712.01662)
+        norm=LogNorm() if _spread(shades) else None,
+        s=60,
+        edgecolor="white",
+    )
+    best = table.loc[table["val_accuracy"].idxmax()]
+    place = best[x], best["val_accuracy"]
+    axes.plot(*place, "o", markersize=14, markerfacecolor="none", markeredgecolor=VERMILLION)
+    axes.annotate(
+        f"trial {best['trial']:.0f}: {best['val_accuracy']:.1%}",
+        place,
+        xytext=(0, 12),
+        textcoords="offset points",
+        ha="center",
+        color=VERMILLION,
+    )
+    axes.margins(x=0.12, y=0.18)
+    axes.set(
+        title=title,
+        xlabel=x.replace("_", " "),
+        ylabel="validation accuracy",
+        xscale="log" if _spread(table[x]) else "linear",
+    )
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    bar = figure.colorbar(marks, ax=axes, label=color.replace("_", " "))
+    if shades.nunique() <= 6:  # a choice
+        bar.minorticks_off()
+        values = sorted(shades.unique())
+        bar.set_ticks(values, labels=[f"{value:g}" for value in values])
+    return figure
+
+
+def _spread(values: pd.Series) -> bool:
+    """Whether a logarithmic scale shows the values better."""
+    return bool(values.min() > 0 and values.max() / values.min() >= 4)
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:

@@ -88,8 +88,32 @@ def test_settings_shape_the_network(num_classes, shape):
     assert model.output_shape == (None, num_classes)
 
 
-def test_cnn_survives_saving_and_loading(tmp_path):
-    model = models.build_cnn(**STATISTICS, **SMALL)
+def test_hidden_layers_lie_between_pooling_and_dropout_and_carry_l2():
+    model = models.build_cnn(**STATISTICS, **SMALL, hidden=(12, 6), l2=0.25)
+    head = [layer for layer in model.layers if layer.name.startswith("head")]
+    assert [layer.name for layer in head] == [
+        "head-pool",
+        "head-hidden1",
+        "head-hidden2",
+        "head-dropout",
+        "head-logits",
+    ]
+    for layer, units in zip(head[1:3], (12, 6), strict=True):
+        assert layer.output.shape == (None, units)
+        assert layer.activation is keras.activations.relu
+        assert layer.kernel_regularizer.l2 == 0.25
+    assert models.summary(model).loc["head", "multiply-adds"] == 16 * 12 + 12 * 6 + 6 * 10
+
+
+def test_cnn_has_no_hidden_layer_unless_asked_for(cnn):
+    assert [layer.name for layer in cnn.layers if isinstance(layer, keras.layers.Dense)] == [
+        "head-logits"
+    ]
+
+
+@pytest.mark.parametrize("hidden", [(), (12,)])
+def test_cnn_survives_saving_and_loading(tmp_path, hidden):
+    model = models.build_cnn(**STATISTICS, **SMALL, hidden=hidden)
     model.save(tmp_path / "model.keras")
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.float32)
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -125,9 +149,10 @@ def test_frozen_batch_normalization_keeps_its_statistics():
     np.testing.assert_array_equal(layer.moving_mean, 0)
 
 
-def test_folded_network_gives_the_same_logits():
+@pytest.mark.parametrize("hidden", [(), (12,)])
+def test_folded_network_gives_the_same_logits(hidden):
     images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)
-    model = models.build_cnn(**STATISTICS, **SMALL)
+    model = models.build_cnn(**STATISTICS, **SMALL, hidden=hidden)
     for _ in range(20):  # statistics of its own
         model(images, training=True)
     folded = models.fold_batch_normalization(model)

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "models": set(),
     "training": {"data", "models", "pipeline"},
     "transfer": {"data", "models", "pipeline", "training"},
+    "tuning": {"data", "models", "pipeline", "training"},
     "features": set(),
     "ensemble": {"data", "models", "pipeline"},
     "evaluation": set(),

@@ -38,6 +38,14 @@ HISTORY = pd.DataFrame(
     }
 )
 COVERAGE = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1], "accuracy": [1, 0.9]})
+TRIALS = pd.DataFrame(
+    {
+        "trial": [2, 1, 3, 4],
+        "learning_rate": [3e-3, 1e-2, 5e-4, 1e-3],
+        "batch_size": [64, 128, 64, 256],
+        "val_accuracy": [0.93, 0.91, 0.8, np.nan],
+    }
+)
 
 FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
@@ -51,6 +59,7 @@ FIGURES = {
     "confusion_matrix": lambda title: plots.confusion_matrix(CONFUSION, title=title),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
     "accuracy_by_coverage": lambda title: plots.accuracy_by_coverage(COVERAGE, title=title),
+    "search_trials": lambda title: plots.search_trials(TRIALS, title=title),
 }
 
 
@@ -197,3 +206,34 @@ def test_reliability_diagram_leaves_out_empty_bins():
 def test_accuracy_by_coverage_draws_the_table():
     (line,) = FIGURES["accuracy_by_coverage"]("").axes[0].lines
     assert line.get_xydata().tolist() == [[0.5, 1], [1, 0.9]]
+
+
+def test_search_trials_marks_the_best_and_leaves_out_the_failed():
+    axes, bar = FIGURES["search_trials"]("").axes
+    (marks,) = axes.collections
+    np.testing.assert_allclose(marks.get_offsets(), [[3e-3, 0.93], [1e-2, 0.91], [5e-4, 0.8]])
+    assert marks.get_array().tolist() == [64, 128, 64]
+    assert axes.lines[0].get_xydata().tolist() == [[3e-3, 0.93]]
+    assert [text.get_text() for text in axes.texts] == ["trial 2: 93.0%"]
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("learning rate", "log")
+    assert bar.get_ylabel() == "batch size"
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["64", "128"]
+
+
+def test_search_trials_takes_other_settings():
+    table = TRIALS.assign(l2=[1e-6, 1e-3, 1e-4, 1e-5], dropout=[0.0, 0.1, 0.5, 0.2])
+    axes, bar = plots.search_trials(table, x="dropout", color="l2").axes
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("dropout", "linear")
+    assert (bar.get_ylabel(), bar.get_yscale()) == ("l2", "log")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TRIALS.drop(columns="batch_size"), "`trials` must have the column 'batch_size'"),
+        (TRIALS[3:], "`trials` must hold a trial with learning_rate and batch_size"),
+    ],
+)
+def test_search_trials_names_what_is_missing(table, message):
+    with pytest.raises(ValueError, match=message):
+        plots.search_trials(table)
