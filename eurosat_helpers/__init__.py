@@ -12,6 +12,7 @@
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
 | `ensemble` | several predictions of a tile become one |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
+| `runs` | keep every run's scores and validation predictions, and compare runs |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |
 | `classifier` | what `artifact.load` returns: checked input, predictions in batches |
 | `plots` | arrays become figures |

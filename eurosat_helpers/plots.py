@@ -15,7 +15,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+    StrMethodFormatter,
+)
+from matplotlib.transforms import Bbox
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by color-blind readers too.
 BLUE, GREEN, ORANGE, VERMILLION, GRAY = "#0072B2", "#009E73", "#E69F00", "#D55E00", "#666666"
@@ -237,6 +244,74 @@ def accuracy_by_coverage(table: pd.DataFrame, *, title: str = "Accuracy by cover
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # a tick at 0.25 % misleads
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     return figure
+
+
+def accuracy_against_cost(
+    table: pd.DataFrame, *, title: str = "Validation accuracy against training time"
+) -> Figure:
+    """Draw what each run reached and what it cost, up and to the left is better.
+
+    Args:
+        table: One row a run with `name`, `seed`, `accuracy` (0-1, on validation) and `seconds`
+            (positive), see `runs.table`. A name that is there more than once is drawn with its
+            seed.
+        title: Of the figure.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there is no run.
+    """
+    if table.empty:
+        raise ValueError("`table` must hold at least one run. Received: none")
+    figure, axes = _charts(WIDTH, 5.5)
+    axes.plot(table["seconds"], table["accuracy"], "o", color=BLUE, markersize=7)
+    axes.set(
+        title=title,
+        xlabel="training time in seconds (log scale)",
+        ylabel="validation accuracy",
+        xscale="log",
+    )
+    axes.margins(x=0.12, y=0.12)  # room for the labels
+    # A decade has one tick of its own, too few for runs that cost nearly alike.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    repeated = table["name"].duplicated(keep=False)
+    seeded = table["name"] + ", seed " + table["seed"].astype(str)
+    labels = table["name"].where(~repeated, seeded)
+    _label_points(axes, table[["seconds", "accuracy"]].to_numpy(), labels)
+    return figure
+
+
+def _label_points(axes: Axes, points: np.ndarray, labels: Sequence[str]) -> None:
+    """Write each label at its point, at the nearest place that no point and no label has taken."""
+    axes.figure.draw_without_rendering()  # places are known once the layout is
+    point = axes.figure.dpi / 72  # pixels
+    boxes = [
+        Bbox.from_extents(x - 5 * point, y - 5 * point, x + 5 * point, y + 5 * point)
+        for x, y in axes.transData.transform(points)
+    ]
+    inside = axes.get_window_extent()
+    sides = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
+    places = [(x * step, y * step) for step in (7, 14, 24, 36, 50) for x, y in sides]
+    for position, label in zip(points, labels, strict=True):
+        text = axes.annotate(label, position, (0, 0), textcoords="offset points", fontsize=9)
+        text.set_in_layout(False)  # else the axes would move under the labels
+        for x, y in (*places, places[0]):  # the nearest after all where none is free
+            text.xyann = x, y
+            text.set_ha("left" if x > 0 else "right" if x < 0 else "center")
+            text.set_va("bottom" if y > 0 else "top" if y < 0 else "center")
+            box = text.get_window_extent()
+            if all(map(inside.contains, *box.corners().T)) and not box.count_overlaps(boxes):
+                break
+        boxes.append(box)
+        if max(abs(x), abs(y)) > 7:
+            line = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", position, (x, y), textcoords="offset points", arrowprops=line)
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:

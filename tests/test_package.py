@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "training": {"data", "models", "pipeline"},
     "ensemble": set(),
     "evaluation": set(),
+    "runs": {"evaluation"},
     "artifact": {"classifier", "models"},
     "classifier": set(),
     "plots": set(),
