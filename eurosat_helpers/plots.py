@@ -15,6 +15,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.path import Path
+from matplotlib.text import Annotation
 from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
@@ -273,13 +275,20 @@ def accuracy_against_cost(
         ylabel="validation accuracy",
         xscale="log",
     )
-    axes.margins(x=0.12, y=0.12)  # room for the labels
-    # A decade has one tick of its own, too few for runs that cost nearly alike.
+    # Room for the labels, and for ticks where all runs cost alike.
+    low, high = table["seconds"].min(), table["seconds"].max()
+    room = max(2, (high / low) ** 0.15)
+    axes.set_xlim(low / room, high * room)
+    low, high = table["accuracy"].min(), table["accuracy"].max()
+    room = max(0.005, 0.12 * (high - low))
+    axes.set_ylim(low - room, high + room)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}" if 0 <= share < 1.0001 else "")
+    # Where it is narrowest, on the right, the labels choose first.
+    table = table.sort_values("seconds", ascending=False)
     repeated = table["name"].duplicated(keep=False)
     seeded = table["name"] + ", seed " + table["seed"].astype(str)
     labels = table["name"].where(~repeated, seeded)
@@ -288,30 +297,42 @@ def accuracy_against_cost(
 
 
 def _label_points(axes: Axes, points: np.ndarray, labels: Sequence[str]) -> None:
-    """Write each label at its point, at the nearest place that no point and no label has taken."""
+    """Write each label near its point, where it covers nothing and its line crosses no label."""
     axes.figure.draw_without_rendering()  # places are known once the layout is
-    point = axes.figure.dpi / 72  # pixels
-    boxes = [
-        Bbox.from_extents(x - 5 * point, y - 5 * point, x + 5 * point, y + 5 * point)
-        for x, y in axes.transData.transform(points)
-    ]
+    pixels = axes.figure.dpi / 72  # a point of type
+    centers = axes.transData.transform(points)
+    markers = [Bbox([center - 5 * pixels, center + 5 * pixels]) for center in centers]
     inside = axes.get_window_extent()
+    boxes, lines = [], []  # of the labels so far
     sides = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
-    places = [(x * step, y * step) for step in (7, 14, 24, 36, 50) for x, y in sides]
-    for position, label in zip(points, labels, strict=True):
+    places = [(x * step, y * step) for step in range(7, 150, 11) for x, y in sides]
+    for position, center, label in zip(points, centers, labels, strict=True):
         text = axes.annotate(label, position, (0, 0), textcoords="offset points", fontsize=9)
         text.set_in_layout(False)  # else the axes would move under the labels
-        for x, y in (*places, places[0]):  # the nearest after all where none is free
-            text.xyann = x, y
-            text.set_ha("left" if x > 0 else "right" if x < 0 else "center")
-            text.set_va("bottom" if y > 0 else "top" if y < 0 else "center")
-            box = text.get_window_extent()
-            if all(map(inside.contains, *box.corners().T)) and not box.count_overlaps(boxes):
+        costs = []
+        for place in places:  # the nearest first
+            box, line = _moved(text, place), Path([center, center + np.array(place) * pixels])
+            covered = box.count_overlaps(markers + boxes)
+            covered += sum(not inside.contains(*corner) for corner in box.corners())
+            crossed = sum(line.intersects_bbox(taken, filled=False) for taken in boxes)
+            crossed += sum(taken.intersects_bbox(box, filled=False) for taken in lines)
+            costs.append((covered, crossed))
+            if costs[-1] == (0, 0):
                 break
-        boxes.append(box)
-        if max(abs(x), abs(y)) > 7:
-            line = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
-            axes.annotate("", position, (x, y), textcoords="offset points", arrowprops=line)
+        place = places[costs.index(min(costs))]
+        boxes.append(_moved(text, place))
+        lines.append(Path([center, center + np.array(place) * pixels]))
+        if max(map(abs, place)) > 7:
+            style = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", position, place, textcoords="offset points", arrowprops=style)
+
+
+def _moved(text: Annotation, place: tuple[int, int]) -> Bbox:
+    """Move a label to a side of its point (points of type), and return what it then covers."""
+    x, y = text.xyann = place
+    text.set_ha("left" if x > 0 else "right" if x < 0 else "center")
+    text.set_va("bottom" if y > 0 else "top" if y < 0 else "center")
+    return text.get_window_extent()
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:
