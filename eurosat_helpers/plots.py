@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.path import Path
-from matplotlib.text import Annotation
 from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
@@ -309,30 +308,28 @@ def _label_points(axes: Axes, points: np.ndarray, labels: Sequence[str]) -> None
     for position, center, label in zip(points, centers, labels, strict=True):
         text = axes.annotate(label, position, (0, 0), textcoords="offset points", fontsize=9)
         text.set_in_layout(False)  # else the axes would move under the labels
-        costs = []
+        size = np.array(text.get_window_extent().size)
+        tried = []
         for place in places:  # the nearest first
-            box, line = _moved(text, place), Path([center, center + np.array(place) * pixels])
+            start = center + np.array(place) * pixels
+            corner = start + (np.sign(place) - 1) / 2 * size
+            box, line = Bbox([corner, corner + size]), Path([center, start])
             covered = box.count_overlaps(markers + boxes)
             covered += sum(not inside.contains(*corner) for corner in box.corners())
             crossed = sum(line.intersects_bbox(taken, filled=False) for taken in boxes)
             crossed += sum(taken.intersects_bbox(box, filled=False) for taken in lines)
-            costs.append((covered, crossed))
-            if costs[-1] == (0, 0):
+            tried.append((covered, crossed, place, box, line))
+            if not covered and not crossed:
                 break
-        place = places[costs.index(min(costs))]
-        boxes.append(_moved(text, place))
-        lines.append(Path([center, center + np.array(place) * pixels]))
+        *_, place, box, line = min(tried, key=lambda attempt: attempt[:2])
+        text.xyann = place
+        text.set_ha(("center", "left", "right")[np.sign(place[0])])
+        text.set_va(("center", "bottom", "top")[np.sign(place[1])])
+        boxes.append(box)
+        lines.append(line)
         if max(map(abs, place)) > 7:
             style = {"arrowstyle": "-", "color": GRAY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4}
             axes.annotate("", position, place, textcoords="offset points", arrowprops=style)
-
-
-def _moved(text: Annotation, place: tuple[int, int]) -> Bbox:
-    """Move a label to a side of its point (points of type), and return what it then covers."""
-    x, y = text.xyann = place
-    text.set_ha("left" if x > 0 else "right" if x < 0 else "center")
-    text.set_va("bottom" if y > 0 else "top" if y < 0 else "center")
-    return text.get_window_extent()
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:

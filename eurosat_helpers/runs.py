@@ -115,8 +115,8 @@ def record(
     file, predictions = Path(directory) / "runs.csv", Path(directory) / "runs"
     predictions.mkdir(parents=True, exist_ok=True)
     with _locked(file.with_name(".runs.lock")):
-        text = file.read_text("utf-8-sig") if file.exists() else ",".join(COLUMNS) + "\n"
-        taken = set(_parse(text, file)["run"])
+        text, rows = _read(file)
+        taken = set(rows["run"])
         candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
         # A file without a row is left by a row that was deleted, or by a process that was killed.
         row["run"] = next(
@@ -155,7 +155,7 @@ def table(directory: str | Path = "results") -> pd.DataFrame:
     file = Path(directory) / "runs.csv"
     if not file.is_file():
         raise FileNotFoundError(f"There is no `{file}`. Record a run first.")
-    rows = _parse(file.read_text("utf-8-sig"), file)
+    _, rows = _read(file)
     return rows.sort_values(
         ["accuracy", "seconds"], ascending=[False, True], kind="stable", ignore_index=True
     )
@@ -221,10 +221,11 @@ def _write(file: Path, content: bytes) -> None:
         written.replace(file)
 
 
-def _parse(text: str, file: Path) -> pd.DataFrame:
-    """Read the rows, and take no damaged table for one that could be added to."""
+def _read(file: Path) -> tuple[str, pd.DataFrame]:
+    """Read the text and its rows, of which a missing file has none; a damaged one is an error."""
     remedy = "Repair it, or move it away and a new one is begun."
     try:
+        text = file.read_text("utf-8-sig") if file.exists() else ",".join(COLUMNS) + "\n"
         header, *rows = csv.reader(text.splitlines(), strict=True)
     except (csv.Error, ValueError) as error:
         raise ValueError(f"`{file}` is damaged: {error}. {remedy}") from error
@@ -243,7 +244,7 @@ def _parse(text: str, file: Path) -> pd.DataFrame:
         raise ValueError(f"`{file}` is damaged: a number is not finite. {remedy}")
     if repeated := parsed.loc[parsed["run"].duplicated(), "run"].tolist():
         raise ValueError(f"`{file}` is damaged: {repeated[0]} is there twice. {remedy}")
-    return parsed
+    return text, parsed
 
 
 def _read_predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -256,7 +257,8 @@ def _read_predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray
             f"{known or 'none'}."
         )
     try:
-        with np.load(file, allow_pickle=False) as packed:
+        # NumPy leaves a damaged file open that it opened itself.
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
             names, labels, probabilities = (
                 packed[key] for key in ("names", "labels", "probabilities")
             )

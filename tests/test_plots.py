@@ -38,6 +38,15 @@ HISTORY = pd.DataFrame(
     }
 )
 COVERAGE = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1], "accuracy": [1, 0.9]})
+RUNS = pd.DataFrame(
+    {
+        "name": ["majority", "cnn", "cnn", "cnn_mixup", "resnet50_frozen", "resnet50_fine_tuned"]
+        + [f"ensemble_of_{count}" for count in range(2, 8)],
+        "seed": [0, 1, 2, 1, 1, 1] + [0] * 6,
+        "seconds": [4, 950, 960, 2500, 700, 4000, 4200, 4300, 4400, 4500, 4600, 4700],
+        "accuracy": [0.11, 0.965, 0.966, 0.979, 0.951, 0.985] + [0.986] * 6,
+    }
+)
 
 FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
@@ -51,6 +60,7 @@ FIGURES = {
     "confusion_matrix": lambda title: plots.confusion_matrix(CONFUSION, title=title),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
     "accuracy_by_coverage": lambda title: plots.accuracy_by_coverage(COVERAGE, title=title),
+    "accuracy_against_cost": lambda title: plots.accuracy_against_cost(RUNS, title=title),
 }
 
 
@@ -197,3 +207,40 @@ def test_reliability_diagram_leaves_out_empty_bins():
 def test_accuracy_by_coverage_draws_the_table():
     (line,) = FIGURES["accuracy_by_coverage"]("").axes[0].lines
     assert line.get_xydata().tolist() == [[0.5, 1], [1, 0.9]]
+
+
+def test_accuracy_against_cost_draws_a_point_and_a_label_a_run():
+    (axes,) = FIGURES["accuracy_against_cost"]("").axes
+    (points,) = axes.lines
+    assert points.get_xydata().tolist() == RUNS[["seconds", "accuracy"]].to_numpy().tolist()
+    assert axes.get_xscale() == "log"
+    labels = {text.get_text(): text.xy for text in axes.texts if text.get_text()}
+    assert len(labels) == 12
+    # The seed tells apart the runs of one name; no other run bears it.
+    assert labels["cnn, seed 2"] == (960, 0.966)
+    assert labels["cnn_mixup"] == (2500, 0.979)
+    assert axes.yaxis.get_major_formatter()(1.1) == ""  # room for labels, no accuracy
+
+
+@pytest.mark.parametrize("runs", [RUNS, RUNS[3:], RUNS[:1]], ids=["all", "alike", "one"])
+def test_labels_of_accuracy_against_cost_cover_nothing(runs):
+    figure = plots.accuracy_against_cost(runs)
+    figure.savefig(io.BytesIO())
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert not any(boxes[a].overlaps(boxes[b]) for a in range(len(boxes)) for b in range(a))
+    for center in axes.transData.transform(runs[["seconds", "accuracy"]]):
+        assert not any(box.contains(*center) for box in boxes)
+    inside = axes.get_window_extent()
+    assert all(inside.contains(*corner) for box in boxes for corner in box.corners())
+    shown = [
+        tick
+        for tick in axes.get_xticks()
+        if inside.containsx(axes.transData.transform((tick, 0))[0])
+    ]
+    assert shown
+
+
+def test_accuracy_against_cost_of_no_run_is_an_error():
+    with pytest.raises(ValueError, match="`table` must hold at least one run"):
+        plots.accuracy_against_cost(RUNS[:0])
