@@ -250,7 +250,7 @@ def accuracy_by_coverage(table: pd.DataFrame, *, title: str = "Accuracy by cover
 def accuracy_against_cost(
     table: pd.DataFrame, *, title: str = "Validation accuracy against training time"
 ) -> Figure:
-    """Draw what each run reached and what it cost, up and to the left is better.
+    """Draw what each run reached and what it cost: up and to the left is better.
 
     Args:
         table: One row a run with `name`, `seed`, `accuracy` (0-1, on validation) and `seconds`
@@ -296,7 +296,7 @@ def accuracy_against_cost(
 
 
 def _label_points(axes: Axes, points: np.ndarray, labels: Sequence[str]) -> None:
-    """Write each label near its point, where it covers nothing and its line crosses no label."""
+    """Write each label near its point, where it covers nothing, nor its line if that can be."""
     axes.figure.draw_without_rendering()  # places are known once the layout is
     pixels = axes.figure.dpi / 72  # a point of type
     centers = axes.transData.transform(points)
@@ -309,14 +309,15 @@ def _label_points(axes: Axes, points: np.ndarray, labels: Sequence[str]) -> None
         text = axes.annotate(label, position, (0, 0), textcoords="offset points", fontsize=9)
         text.set_in_layout(False)  # else the axes would move under the labels
         size = np.array(text.get_window_extent().size)
+        others = [marker for marker in markers if not marker.contains(*center)]
         tried = []
         for place in places:  # the nearest first
             start = center + np.array(place) * pixels
             corner = start + (np.sign(place) - 1) / 2 * size
             box, line = Bbox([corner, corner + size]), Path([center, start])
             covered = box.count_overlaps(markers + boxes)
-            covered += sum(not inside.contains(*corner) for corner in box.corners())
-            crossed = sum(line.intersects_bbox(taken, filled=False) for taken in boxes)
+            covered += sum(not inside.contains(*end) for end in (box.min, box.max))
+            crossed = sum(line.intersects_bbox(taken, filled=False) for taken in boxes + others)
             crossed += sum(taken.intersects_bbox(box, filled=False) for taken in lines)
             tried.append((covered, crossed, place, box, line))
             if not covered and not crossed:
