@@ -15,6 +15,7 @@
 | `features` | what a network sees in a tile, and scikit-learn's classifiers on it |
 | `ensemble` | several predictions of a tile become one, and several models one model |
 | `evaluation` | probabilities become scores, tables, calibration and a temperature |
+| `runs` | keep every run's scores and validation predictions, and compare runs |
 | `artifact` | export the SavedModel with its metadata, reload it, save results |
 | `classifier` | what `artifact.load` returns: checked input, predictions in batches |
 | `plots` | arrays become figures |

@@ -30,6 +30,7 @@ CLASS_COUNTS = {
 CLASS_NAMES = tuple(CLASS_COUNTS)
 
 _DEMO_SOURCE = "demo tiles"
+_FOLDER_SOURCE = "tiles in "
 _DEMO_NOTICE = """\
 {line}
 DEMO TILES, NOT EuroSAT. `{data_dir}` holds no tiles and there is no network:
@@ -141,7 +142,7 @@ def load(
         print(f"Left out a bad tile: {name}, {problem}.")
     if len(problems) > 10:
         print(f"Left out {len(problems) - 10} more: see `skipped`.")
-    tiles = _labeled(images, names, class_names, f"tiles in {source.resolve().name}")
+    tiles = _labeled(images, names, class_names, f"{_FOLDER_SOURCE}{source.resolve().name}")
     if tiles.counts().to_dict() == CLASS_COUNTS:
         tiles = replace(tiles, source="EuroSAT RGB")
     print(
@@ -177,8 +178,8 @@ def split(
         Training, validation and test tiles, each in the order of `tiles`.
 
     Raises:
-        ValueError: If a fraction is out of range, if a name is not in `tiles`, or if a class would
-            be missing from a part.
+        ValueError: If a fraction is out of range, if a name is not in `tiles` or is there twice,
+            or if a class would be missing from a part.
     """
     if not 0 < validation_fraction < 1:
         raise ValueError(
@@ -188,6 +189,11 @@ def split(
         raise ValueError(
             "`test_fraction` must lie between 0 and what `validation_fraction` leaves, "
             f"{1 - validation_fraction:g}. Received: {test_fraction}"
+        )
+    if len(set(tiles.names)) < len(tiles):
+        raise ValueError(
+            "`tiles` must hold each name once, else a tile could fall into two parts. Split first, "
+            "then repeat training tiles with `oversample`."
         )
     digests = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in tiles.names]
     order = np.array(sorted(range(len(tiles)), key=digests.__getitem__))
@@ -249,6 +255,102 @@ def sample(tiles: Tiles, count: int = 20, *, seed: int | None = None) -> Tiles:
     turns = pd.Series(order).groupby(tiles.labels[order]).cumcount()  # 0 is a class's first tile
     chosen = order[np.argsort(turns.to_numpy(), kind="stable")[:count]]
     return tiles[rng.permutation(chosen)]
+
+
+def oversample(tiles: Tiles, *, seed: int) -> Tiles:
+    """Repeat tiles at random until each class counts as many as the largest.
+
+    Random oversampling to full balance (Buda et al., arXiv 1710.05381). For training tiles only:
+    after the split, never before it, and never for tiles that judge. The images are copied.
+
+    Args:
+        tiles: The training tiles.
+        seed: Seed of the draw.
+
+    Returns:
+        Every tile at least once, in the order of `tiles` with the copies of a tile next to it. In
+        a class no tile comes more than once oftener than another.
+
+    Raises:
+        ValueError: If a class has no tile.
+    """
+    counts = tiles.counts()
+    if empty := counts.index[counts == 0].tolist():
+        raise ValueError(f"`tiles` must hold a tile of each class. Without: {', '.join(empty)}")
+    rng = np.random.default_rng(seed)
+    positions = [
+        np.resize(rng.permutation(np.flatnonzero(tiles.labels == label)), counts.max())
+        for label in range(len(counts))
+    ]
+    return tiles[np.sort(np.concatenate(positions))]
+
+
+def add(train: Tiles, extra: Tiles, *, against: Iterable[Tiles]) -> Tiles:
+    """Add labelled tiles from elsewhere to the training tiles, and to no other part.
+
+    Load them with `load("more_tiles", class_names=train.class_names)`, or with those of the classes
+    that the folder holds. Tiles are told apart by their pixels: a tile of `against` that was turned
+    or compressed anew is not found.
+
+    Args:
+        train: The training tiles.
+        extra: What to add.
+        against: The tiles that judge, `(validation, test)`: none of them may be in `extra`.
+
+    Returns:
+        `train`, then `extra` with its names prefixed by its source: "more_tiles/Class/Class_1.jpg".
+
+    Raises:
+        ValueError: If a class of `extra` is unknown, if a tile of it is also in `against`, if a
+            name would be there twice, or if demo tiles and real ones would be mixed.
+    """
+    if unknown := [name for name in extra.class_names if name not in train.class_names]:
+        raise ValueError(
+            f"`extra` must have the classes of `train`, {', '.join(train.class_names)}. "
+            f"Received others: {', '.join(unknown)}"
+        )
+    against = tuple(against)
+    if len({part.demo for part in (train, extra, *against)}) > 1:
+        raise ValueError(
+            "Demo tiles and real tiles must not be mixed: a score of both says nothing. Received: "
+            + ", ".join(part.source for part in (train, extra, *against))
+        )
+    judging = {
+        _digest(image): name
+        for part in against
+        for image, name in zip(part.images, part.names, strict=True)
+    }
+    leaks = [
+        f"{name} is {judging[digest]}"
+        for image, name in zip(extra.images, extra.names, strict=True)
+        if (digest := _digest(image)) in judging
+    ]
+    if leaks:
+        raise ValueError(
+            f"`extra` must hold no tile of `against`, which would be no judge of what it taught. "
+            f"Remove {len(leaks)} from {extra.source}: {', '.join(leaks[:5])}"
+            f"{', ...' if len(leaks) > 5 else ''}"
+        )
+    prefix = extra.source.removeprefix(_FOLDER_SOURCE)
+    names = np.array([f"{prefix}/{name}" for name in extra.names])
+    if repeated := sorted({*train.names} & {*names}):
+        raise ValueError(
+            f"`extra` was added before, or another folder of its name was: {repeated[0]} is in "
+            "`train`. Rename one of the folders."
+        )
+    labels = np.array([train.class_names.index(name) for name in extra.class_names])
+    return Tiles(
+        images=np.concatenate([train.images, extra.images]),
+        labels=np.concatenate([train.labels, labels[extra.labels]]),
+        names=np.concatenate([train.names, names]),
+        class_names=train.class_names,
+        source=train.source if train.demo else f"{train.source} and {extra.source}",
+        skipped=(*train.skipped, *(f"{prefix}/{name}" for name in extra.skipped)),
+    )
+
+
+def _digest(image: np.ndarray) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()
 
 
 def _labeled(

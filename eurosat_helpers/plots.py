@@ -15,7 +15,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+    StrMethodFormatter,
+)
 
 # Okabe and Ito, "Color Universal Design" (2008): told apart by color-blind readers too.
 BLUE, GREEN, ORANGE, VERMILLION, GRAY = "#0072B2", "#009E73", "#E69F00", "#D55E00", "#666666"
@@ -310,6 +316,49 @@ def search_trials(
 def _spread(values: pd.Series) -> bool:
     """Whether a logarithmic scale shows the values better."""
     return bool(values.min() > 0 and values.max() / values.min() >= 4)
+
+
+def accuracy_against_cost(
+    table: pd.DataFrame, *, title: str = "Validation accuracy against training time"
+) -> Figure:
+    """Draw what each run reached and what it cost: up and to the left is better.
+
+    Args:
+        table: One row a run with `name`, `seed`, `accuracy` (0-1, on validation) and `seconds`
+            (positive), see `runs.table`. A name that is there more than once is listed with its
+            seed.
+        title: Of the figure.
+
+    Returns:
+        The figure. The runs are numbered in the order of `table`.
+
+    Raises:
+        ValueError: If there is no run.
+    """
+    if table.empty:
+        raise ValueError("`table` must hold at least one run. Received: none")
+    figure, axes = _charts(WIDTH, 4.6)
+    repeated = table["name"].duplicated(keep=False)
+    seeded = table["name"] + ", seed " + table["seed"].astype(str)
+    labels = table["name"].where(~repeated, seeded)
+    points = zip(labels, table["seconds"], table["accuracy"], strict=True)
+    for number, (label, seconds, accuracy) in enumerate(points, start=1):
+        size = 9 if number < 10 else 14  # points; two digits share it
+        style = {"marker": f"${number}$", "markersize": size, "linestyle": "none", "color": BLUE}
+        axes.plot(seconds, accuracy, label=label, **style)
+    axes.set(
+        title=title,
+        xlabel="training time in seconds (log scale)",
+        ylabel="validation accuracy",
+        xscale="log",
+    )
+    axes.margins(0.08)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def _check_lengths(images: np.ndarray, **lists: Sequence) -> None:

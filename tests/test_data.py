@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 
-from eurosat_helpers import data
+from eurosat_helpers import data, demo
 
 
 def made_up(tiles_per_class: int, class_names: tuple[str, ...] = ("Lake", "Wood")) -> data.Tiles:
@@ -101,6 +104,11 @@ def test_test_name_that_is_not_in_the_data_is_shown():
         data.split(made_up(50), test_names=names)
 
 
+def test_tiles_that_were_repeated_are_not_split():
+    with pytest.raises(ValueError, match=r"`tiles` must hold each name once.* Split first"):
+        data.split(data.oversample(made_up(50)[:90], seed=0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -157,3 +165,110 @@ def test_sample_is_shuffled(demo_tiles):
 def test_sample_of_an_impossible_size_is_an_error(demo_tiles, count):
     with pytest.raises(ValueError, match=rf"`count` must be from 1 to 400. Received: {count}"):
         data.sample(demo_tiles, count)
+
+
+def test_oversampled_classes_count_alike(demo_tiles):
+    uneven = demo_tiles[[*range(40), *range(40, 55), *range(80, 400)]]
+    repeated = data.oversample(uneven, seed=0)
+    assert repeated.counts().tolist() == [40] * 10
+    assert set(repeated.names) == set(uneven.names)
+    _, times = np.unique(repeated.names[repeated.labels == 1], return_counts=True)
+    assert sorted(times) == [2] * 5 + [3] * 10  # 15 tiles for 40 places
+    for name, label, image in zip(repeated.names, repeated.labels, repeated.images, strict=True):
+        assert name.startswith(f"{data.CLASS_NAMES[label]}/")
+        np.testing.assert_array_equal(image, uneven.images[uneven.names == name][0])
+
+
+def test_oversampling_is_repeated_by_its_seed_alone():
+    uneven = made_up(50)[:90]
+    first, again, other = (data.oversample(uneven, seed=seed).names.tolist() for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_oversampling_of_even_classes_changes_nothing(demo_tiles):
+    assert data.oversample(demo_tiles, seed=0).names.tolist() == demo_tiles.names.tolist()
+
+
+def test_class_without_a_tile_cannot_be_repeated():
+    with pytest.raises(ValueError, match=r"`tiles` must hold a tile of each class. Without: Wood"):
+        data.oversample(made_up(5)[:5], seed=0)
+
+
+@pytest.fixture
+def extra(tmp_path):
+    """Ten other demo tiles, one a class, read from a folder `more`."""
+    folder = demo.write(tmp_path / "more", tiles_per_class=1, seed=7)
+    return data.load(folder)
+
+
+def test_added_tiles_come_after_the_training_tiles_and_bear_their_folder(demo_tiles, extra):
+    train, validation, test = data.split(demo_tiles)
+    more = data.add(train, extra, against=(validation, test))
+    assert len(more) == len(train) + 10
+    assert more.counts().tolist() == [30] * 10
+    assert more.names[: len(train)].tolist() == train.names.tolist()
+    assert more.names[len(train) :].tolist() == [f"more/{name}" for name in extra.names]
+    np.testing.assert_array_equal(more.images[len(train) :], extra.images)
+    assert more.source == f"{train.source} and tiles in more"
+    assert more.labels.dtype == np.int64
+    # And from another folder, though the files are named alike.
+    twice = data.add(more, dataclasses.replace(extra, source="tiles in others"), against=(test,))
+    assert len(set(twice.names)) == len(twice) == len(train) + 20
+
+
+def test_tiles_of_some_classes_get_the_labels_of_the_training_tiles(demo_tiles, extra, tmp_path):
+    classes = ("River", "Forest")
+    for name in classes:
+        shutil.copytree(tmp_path / "more" / "2750" / name, tmp_path / "some" / name)
+    some = data.load(tmp_path / "some", class_names=classes)
+    more = data.add(demo_tiles, some, against=())
+    assert more.truth[-2:].tolist() == ["River", "Forest"]
+    assert more.names[-1].startswith("some/Forest/")
+    np.testing.assert_array_equal(more.images[-1], extra.images[1])
+
+
+def test_tile_that_judges_is_not_added(demo_tiles, extra):
+    train, validation, test = data.split(demo_tiles)
+    images = extra.images.copy()
+    images[4], images[6] = validation.images[0], test.images[1]
+    leaking = dataclasses.replace(extra, images=images)
+    message = (
+        rf"`extra` must hold no tile of `against`.*Remove 2 from tiles in more: "
+        rf"{extra.names[4]} is {validation.names[0]}, {extra.names[6]} is {test.names[1]}$"
+    )
+    with pytest.raises(ValueError, match=message):
+        data.add(train, leaking, against=(validation, test))
+    images[4, 0, 0, 0] ^= 1  # one pixel makes another tile
+    images[6, 63, 63, 2] ^= 1
+    assert len(data.add(train, leaking, against=(validation, test))) == len(train) + 10
+
+
+def test_bad_extra_tiles_are_named(demo_tiles, extra):
+    other = dataclasses.replace(extra, class_names=("Beach", *extra.class_names[1:]))
+    with pytest.raises(ValueError, match=r"must have the classes of `train`.* others: Beach"):
+        data.add(demo_tiles, other, against=())
+    made = dataclasses.replace(extra, source="demo tiles")
+    for train, added, against in (
+        (demo_tiles, made, ()),
+        (made, extra, ()),
+        (demo_tiles, extra, (made,)),
+    ):
+        with pytest.raises(ValueError, match=r"must not be mixed.* Received: .*demo tiles"):
+            data.add(train, added, against=against)
+    more = data.add(demo_tiles, extra, against=())
+    with pytest.raises(ValueError, match=f"added before.*: more/{extra.names[0]} is in `train`"):
+        data.add(more, extra, against=())
+
+
+def test_demo_tiles_stay_demo_tiles(demo_tiles, extra):
+    train, added = (
+        dataclasses.replace(tiles, source="demo tiles") for tiles in (demo_tiles, extra)
+    )
+    assert data.add(train, added, against=()).demo
+
+
+def test_real_tiles_of_the_test_are_found_among_extra_ones(real_tiles):
+    train, validation, test = data.split(real_tiles)
+    leaking = dataclasses.replace(data.sample(test, 10, seed=0), source="tiles in more")
+    with pytest.raises(ValueError, match=r"Remove 10 from tiles in more: .*, \.\.\.$"):
+        data.add(train[:100], leaking, against=(validation, test))

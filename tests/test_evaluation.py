@@ -156,6 +156,83 @@ def test_confidence_threshold_that_nothing_reaches_keeps_no_tile():
     assert (found["accuracy"], found["coverage"]) == (None, 0)
 
 
+def right_on(*right: np.ndarray) -> list[np.ndarray]:
+    """Probabilities of two classes, for labels of zero, that are right where `right` says so."""
+    return [
+        np.stack([answer, ~answer], axis=1).astype("float64") for answer in map(np.array, right)
+    ]
+
+
+def compared(alone: int, other_alone: int, both: int, neither: int, **settings) -> dict:
+    counts = [alone, other_alone, both, neither]
+    first, second = right_on(
+        np.repeat([True, False, True, False], counts), np.repeat([False, True, True, False], counts)
+    )
+    return evaluation.compare(np.zeros(sum(counts), int), first, second, **settings)
+
+
+@pytest.mark.parametrize(
+    ("alone", "other_alone", "p_value"),
+    [
+        (10, 2, 2 * (1 + 12 + 66) / 2**12),  # tails of the binomial distribution: 0.03857
+        (2, 10, 2 * (1 + 12 + 66) / 2**12),
+        (5, 0, 2 / 2**5),
+        (3, 3, 1),
+        (0, 0, 1),
+    ],
+)
+def test_p_value_is_that_of_the_exact_test_of_mcnemar(alone, other_alone, p_value):
+    found = compared(alone, other_alone, both=80, neither=8)
+    assert found["p_value"] == pytest.approx(p_value, abs=1e-12)
+    assert (found["alone_right"], found["other_alone_right"]) == (alone, other_alone)
+
+
+def test_comparison_has_both_accuracies_and_their_difference():
+    found = compared(10, 2, both=80, neither=8)
+    assert found["tiles"] == 100
+    assert (found["accuracy"], found["other_accuracy"]) == (0.9, 0.82)
+    assert found["difference"] == 0.08
+    assert 0 < found["difference_low"] < 0.08 < found["difference_high"] < 0.16
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_models_that_agree_differ_by_nothing():
+    found = compared(0, 0, both=90, neither=10)
+    assert (found["difference_low"], found["difference"], found["difference_high"]) == (0, 0, 0)
+
+
+def test_interval_is_that_of_drawing_the_tiles_themselves():
+    first, second = right_on(*(np.random.default_rng(5).random((2, 300)) < [[0.9], [0.8]]))
+    labels = np.zeros(300, int)
+    found = evaluation.compare(labels, first, second, seed=0)
+    drawn = np.random.default_rng(1).integers(300, size=(10_000, 300))
+    difference = (first[:, 0] - second[:, 0])[drawn].mean(axis=1)
+    ends = found["difference_low"], found["difference_high"]
+    np.testing.assert_allclose(ends, np.percentile(difference, [2.5, 97.5]), atol=0.004)
+
+
+def test_interval_covers_the_true_difference_in_95_of_100_cases():
+    random = np.random.default_rng(0)
+    labels, covered = np.zeros(1000, int), []
+    for _ in range(400):
+        answer = random.random(1000)  # 6 % the first alone, 3 % the other alone, 85 % both
+        first, second = right_on(
+            (answer < 0.06) | (answer >= 0.15),
+            (answer >= 0.06) & ((answer < 0.09) | (answer >= 0.15)),
+        )
+        found = evaluation.compare(labels, first, second, resamples=1000)
+        covered.append(found["difference_low"] <= 0.03 <= found["difference_high"])
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_comparison_is_repeated_by_its_seed_alone():
+    first, second = (compared(40, 30, both=900, neither=30, seed=seed) for seed in (0, 0))
+    assert first == second
+    assert compared(40, 30, both=900, neither=30, seed=1, resamples=99) != compared(
+        40, 30, both=900, neither=30, seed=0, resamples=99
+    )
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities", "message"),
     [
@@ -184,6 +261,18 @@ def test_bad_arrays_are_named(labels, probabilities, message):
         (lambda: evaluation.reliability(LABELS, PROBABILITIES, bins=0), "`bins` must be at least"),
         (lambda: evaluation.mistakes(LABELS, PROBABILITIES, count=-1), "`count` must not be neg"),
         (lambda: evaluation.fit_temperature(LABELS, PROBABILITIES[:2]), "must be 2 integers"),
+        (
+            lambda: evaluation.compare(LABELS, PROBABILITIES, PROBABILITIES / 2),
+            "`other_probabilities` must be at least 0 with rows that sum to 1",
+        ),
+        (
+            lambda: evaluation.compare(LABELS[:2], PROBABILITIES[:2], PROBABILITIES[:2, :2]),
+            r"`other_probabilities` must have shape \(2, 3\).* Received: shape \(2, 2\)",
+        ),
+        (
+            lambda: evaluation.compare(LABELS, PROBABILITIES, PROBABILITIES, resamples=0),
+            "`resamples` must be at least 1. Received: 0",
+        ),
         (
             lambda: evaluation.confidence_threshold(LABELS, PROBABILITIES, accuracy=99.5),
             r"`accuracy` must be in \(0, 1\]. Received: 99.5",

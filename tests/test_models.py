@@ -197,6 +197,8 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
     np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
     names = [layer.name for layer in folded.get_layer("inner").layers if layer.weights]
     assert names == ["folded", "centered", "bent", "kept"]
+
+
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
 def test_folding_reaches_models_within_models(kind):
     images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "features": set(),
     "ensemble": {"data", "models", "pipeline"},
     "evaluation": set(),
+    "runs": {"evaluation"},
     "artifact": {"classifier", "models"},
     "classifier": set(),
     "plots": set(),

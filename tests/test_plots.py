@@ -46,6 +46,15 @@ TRIALS = pd.DataFrame(
         "val_accuracy": [0.93, 0.91, 0.8, np.nan],
     }
 )
+RUNS = pd.DataFrame(
+    {
+        "name": ["majority", "cnn", "cnn", "cnn_mixup", "resnet50_frozen", "resnet50_fine_tuned"]
+        + [f"ensemble_of_{count}" for count in range(2, 8)],
+        "seed": [0, 1, 2, 1, 1, 1] + [0] * 6,
+        "seconds": [4, 950, 960, 2500, 700, 4000, 4200, 4300, 4400, 4500, 4600, 4700],
+        "accuracy": [0.11, 0.965, 0.966, 0.979, 0.951, 0.985] + [0.986] * 6,
+    }
+)
 
 FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
@@ -60,6 +69,7 @@ FIGURES = {
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
     "accuracy_by_coverage": lambda title: plots.accuracy_by_coverage(COVERAGE, title=title),
     "search_trials": lambda title: plots.search_trials(TRIALS, title=title),
+    "accuracy_against_cost": lambda title: plots.accuracy_against_cost(RUNS, title=title),
 }
 
 
@@ -237,3 +247,23 @@ def test_search_trials_takes_other_settings():
 def test_search_trials_names_what_is_missing(table, message):
     with pytest.raises(ValueError, match=message):
         plots.search_trials(table)
+
+
+def test_accuracy_against_cost_numbers_the_runs_and_lists_them():
+    figure = FIGURES["accuracy_against_cost"]("")
+    (axes,) = figure.axes
+    points = np.concatenate([line.get_xydata() for line in axes.lines])
+    assert points.tolist() == RUNS[["seconds", "accuracy"]].to_numpy().tolist()
+    assert [line.get_marker() for line in axes.lines] == [f"${n}$" for n in range(1, 13)]
+    listed = [text.get_text() for text in axes.get_legend().get_texts()]
+    # The seed tells apart the runs of one name; no other run bears it.
+    assert listed[:4] == ["majority", "cnn, seed 1", "cnn, seed 2", "cnn_mixup"]
+    assert axes.get_xscale() == "log"
+    figure.savefig(io.BytesIO())
+    inside, legend = figure.bbox, axes.get_legend().get_window_extent()
+    assert all(inside.contains(*corner) for corner in legend.corners())
+
+
+def test_accuracy_against_cost_of_no_run_is_an_error():
+    with pytest.raises(ValueError, match="`table` must hold at least one run"):
+        plots.accuracy_against_cost(RUNS[:0])

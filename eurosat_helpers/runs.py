@@ -1,0 +1,286 @@
+"""Keep a record of every training run: one table of all, and the validation predictions of each.
+
+* `runs.csv`: one row a run (`COLUMNS`), all scores on the validation tiles.
+* `runs/<run>.npz`: the run's validation predictions: `names` str `(N,)`, `labels` int64 `(N,)` and
+  `probabilities` `(N, C)`, so that any two runs can be compared tile by tile.
+
+Runs are chosen by these. The test tiles are for the one that was chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import fcntl
+import io
+import itertools
+import os
+import re
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eurosat_helpers import evaluation
+
+COLUMNS = {
+    "run": str,
+    "name": str,
+    "seed": "int64",
+    "parameters": "int64",
+    "epochs": "int64",
+    "seconds": "float64",
+    "tiles": "int64",
+    "tiles_per_second": "float64",
+    "validation_tiles": "int64",
+    "accuracy": "float64",
+    "macro_f1": "float64",
+    "calibration_error": "float64",
+    "date": str,
+}
+
+
+def record(
+    *,
+    name: str,
+    seed: int,
+    parameters: int,
+    epochs: int,
+    seconds: float,
+    tiles: int,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    directory: str | Path = "results",
+) -> pd.Series:
+    """Score a run on the validation tiles and add it to the table, its predictions beside it.
+
+    Any number of processes may record at once. Nothing that is there is overwritten.
+
+    Args:
+        name: Of the model or method: letters, digits and `_ . -`.
+        seed: Seed of the training.
+        parameters: Number of the model's parameters.
+        epochs: Passes over the training tiles.
+        seconds: Wall-clock seconds of the training.
+        tiles: Number of training tiles.
+        labels: Of the validation tiles: integers in `[0, C)`, shape `(N,)`.
+        probabilities: Of the validation tiles: shape `(N, C)`, rows that sum to one.
+        names: The N names of the validation tiles, each once.
+        directory: Folder of the record; made when missing.
+
+    Returns:
+        The row. `run` names the run: its name, the day (UTC) and a number; `tiles_per_second`
+        are training tiles, counted anew in each epoch; `date` is the time (UTC) in ISO 8601.
+
+    Raises:
+        ValueError: If an argument is not as it should be, or `runs.csv` is damaged or has other
+            columns.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            "`name` must be letters, digits and `_ . -`, for it becomes part of a file name. "
+            f"Received: {name!r}"
+        )
+    numbers = {"seed": seed, "parameters": parameters, "epochs": epochs, "tiles": tiles}
+    for argument, value in numbers.items():
+        least = 0 if argument in ("seed", "parameters") else 1
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"`{argument}` must be an integer from {least}. Received: {value!r}")
+    if not isinstance(seconds, Real) or not 0 < seconds < np.inf:
+        raise ValueError(f"`seconds` must be a positive number. Received: {seconds!r}")
+    scores = evaluation.scores(labels, probabilities)
+    names = np.asarray(names, str)
+    if names.shape != (scores["tiles"],) or len(set(names)) < len(names):
+        raise ValueError(
+            f"`names` must name each of the {scores['tiles']} validation tiles once. Received: "
+            f"shape {names.shape}, {np.unique(names).size} different"
+        )
+    now = datetime.datetime.now(datetime.timezone.utc)
+    row = {
+        "name": name,
+        **{argument: int(value) for argument, value in numbers.items()},
+        "seconds": float(seconds),
+        "tiles_per_second": int(tiles) * int(epochs) / float(seconds),
+        "validation_tiles": scores["tiles"],
+        **{score: scores[score] for score in ("accuracy", "macro_f1", "calibration_error")},
+        "date": now.isoformat(timespec="seconds"),
+    }
+    file, predictions = Path(directory) / "runs.csv", Path(directory) / "runs"
+    predictions.mkdir(parents=True, exist_ok=True)
+    with _locked(file.with_name(".runs.lock")):
+        text, rows = _read(file)
+        taken = set(rows["run"])
+        candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
+        # A file without a row is left by a row that was deleted, or by a process that was killed.
+        row["run"] = next(
+            run
+            for run in candidates
+            if run not in taken and not (predictions / f"{run}.npz").exists()
+        )
+        packed = io.BytesIO()
+        np.savez_compressed(
+            packed,
+            names=names,
+            labels=np.asarray(labels, "int64"),
+            probabilities=np.asarray(probabilities),
+        )
+        _write(predictions / f"{row['run']}.npz", packed.getvalue())
+        # No entry needs quotes, and `str` of a float is read back as the same float.
+        line = ",".join(str(row[column]) for column in COLUMNS)
+        _write(file, f"{text}{line}\n".encode())
+    return pd.Series({column: row[column] for column in COLUMNS}, name=row["run"])
+
+
+def table(directory: str | Path = "results") -> pd.DataFrame:
+    """Read the record.
+
+    Args:
+        directory: Folder of the record.
+
+    Returns:
+        One row a run with `COLUMNS`, the highest validation accuracy first and of equal ones the
+        quickest training.
+
+    Raises:
+        FileNotFoundError: If there is no `runs.csv`.
+        ValueError: If it is damaged or has other columns.
+    """
+    file = Path(directory) / "runs.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no `{file}`. Record a run first.")
+    _, rows = _read(file)
+    return rows.sort_values(
+        ["accuracy", "seconds"], ascending=[False, True], kind="stable", ignore_index=True
+    )
+
+
+def compare(
+    one: str,
+    other: str,
+    *,
+    directory: str | Path = "results",
+    seed: int = 0,
+    resamples: int = 10_000,
+) -> pd.Series:
+    """Tell whether one run is better than another on the same validation tiles.
+
+    Args:
+        one: A `run` of the table.
+        other: The `run` to compare it with.
+        directory: Folder of the record.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap samples.
+
+    Returns:
+        What `evaluation.compare` returns; `difference` is positive where `one` is better.
+
+    Raises:
+        FileNotFoundError: If there are no predictions of a run.
+        ValueError: If a file is damaged, or the runs were not judged on the same tiles.
+    """
+    names, labels, probabilities = _read_predictions(one, Path(directory) / "runs")
+    other_names, other_labels, other_probabilities = _read_predictions(
+        other, Path(directory) / "runs"
+    )
+    if difference := _difference(names, other_names, labels, other_labels):
+        raise ValueError(
+            f"The runs {one} and {other} were not judged on the same validation tiles: "
+            f"{difference}. Compare runs with the same tiles and the same split."
+        )
+    return pd.Series(
+        evaluation.compare(
+            labels, probabilities, other_probabilities, seed=seed, resamples=resamples
+        ),
+        name=f"{one} - {other}",
+    )
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Wait until no other process is in here; the system ends the lock of one that dies."""
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write the whole file or none of it."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as scratch:
+        written = Path(scratch) / file.name
+        with written.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        written.replace(file)
+
+
+def _read(file: Path) -> tuple[str, pd.DataFrame]:
+    """Read the text and its rows, of which a missing file has none; a damaged one is an error."""
+    remedy = "Repair it, or move it away and a new one is begun."
+    try:
+        text = file.read_text("utf-8-sig") if file.exists() else ",".join(COLUMNS) + "\n"
+        header, *rows = csv.reader(text.splitlines(), strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"`{file}` is damaged: {error}. {remedy}") from error
+    if header != list(COLUMNS):
+        raise ValueError(
+            f"`{file}` must have the columns {', '.join(COLUMNS)}. "
+            f"Received: {', '.join(header)}. {remedy}"
+        )
+    if not text.endswith("\n") or any(len(row) != len(COLUMNS) for row in rows):
+        raise ValueError(f"`{file}` is damaged: a line is not whole. {remedy}")
+    try:
+        parsed = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"`{file}` is damaged: {error}. {remedy}") from error
+    if not np.isfinite(parsed.select_dtypes("number")).all(axis=None):
+        raise ValueError(f"`{file}` is damaged: a number is not finite. {remedy}")
+    if repeated := parsed.loc[parsed["run"].duplicated(), "run"].tolist():
+        raise ValueError(f"`{file}` is damaged: {repeated[0]} is there twice. {remedy}")
+    return text, parsed
+
+
+def _read_predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names, labels and probabilities of a run, in the order of the names."""
+    file = directory / f"{run}.npz"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in directory.glob("*.npz")))
+        raise FileNotFoundError(
+            f"There are no predictions of a run {run} in `{directory}`. There are: "
+            f"{known or 'none'}."
+        )
+    try:
+        # NumPy leaves a damaged file open that it opened itself.
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
+            names, labels, probabilities = (
+                packed[key] for key in ("names", "labels", "probabilities")
+            )
+        order = np.argsort(names)
+        return names[order], labels[order], probabilities[order]
+    except (
+        OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
+        raise ValueError(f"`{file}` is damaged: {error}. Record the run again.") from error
+
+
+def _difference(
+    names: np.ndarray, other_names: np.ndarray, labels: np.ndarray, other_labels: np.ndarray
+) -> str:
+    """Say how the tiles of two runs differ, or nothing."""
+    one, other = np.setdiff1d(names, other_names), np.setdiff1d(other_names, names)
+    if one.size or other.size:
+        examples = ", ".join([*one[:2], *other[:2]])
+        return (
+            f"{one.size} of the {names.size} tiles of the first are not among the "
+            f"{other_names.size} of the second and {other.size} the other way round, such as "
+            f"{examples}"
+        )
+    changed = names[labels != other_labels]
+    return f"{changed.size} have another label, such as {changed[0]}" if changed.size else ""
