@@ -20,14 +20,16 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
-from eurosat_helpers import evaluation
+from eurosat_helpers import evaluation, pipeline
+from eurosat_helpers.data import Tiles
 
 COLUMNS = {
     "run": str,
@@ -42,42 +44,42 @@ COLUMNS = {
     "accuracy": "float64",
     "macro_f1": "float64",
     "calibration_error": "float64",
+    "source": str,
     "date": str,
 }
 
 
 def record(
-    *,
     name: str,
+    probabilities: np.ndarray,
+    *,
+    train: Tiles,
+    validation: Tiles,
     seed: int,
     parameters: int,
     epochs: int,
     seconds: float,
-    tiles: int,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    names: Sequence[str],
     directory: str | Path = "results",
-) -> pd.Series:
+) -> pd.DataFrame:
     """Score a run on the validation tiles and add it to the table, its predictions beside it.
 
     Any number of processes may record at once. Nothing that is there is overwritten.
 
     Args:
         name: Of the model or method: letters, digits and `_ . -`.
+        probabilities: Of the validation tiles: shape `(N, C)`, rows that sum to one.
+        train: The training tiles, of which the number is recorded.
+        validation: The N validation tiles, each once.
         seed: Seed of the training.
         parameters: Number of the model's parameters.
         epochs: Passes over the training tiles.
         seconds: Wall-clock seconds of the training.
-        tiles: Number of training tiles.
-        labels: Of the validation tiles: integers in `[0, C)`, shape `(N,)`.
-        probabilities: Of the validation tiles: shape `(N, C)`, rows that sum to one.
-        names: The N names of the validation tiles, each once.
         directory: Folder of the record; made when missing.
 
     Returns:
-        The row. `run` names the run: its name, the day (UTC) and a number; `tiles_per_second`
-        are training tiles, counted anew in each epoch; `date` is the time (UTC) in ISO 8601.
+        A table of the row. `run` names the run: its name, the day (UTC) and a number;
+        `tiles_per_second` are training tiles, counted anew in each epoch; `source` is that of the
+        validation tiles; `date` is the time (UTC) in ISO 8601.
 
     Raises:
         ValueError: If an argument is not as it should be, or `runs.csv` is damaged or has other
@@ -88,28 +90,26 @@ def record(
             "`name` must be letters, digits and `_ . -`, for it becomes part of a file name. "
             f"Received: {name!r}"
         )
-    numbers = {"seed": seed, "parameters": parameters, "epochs": epochs, "tiles": tiles}
+    numbers = {"seed": seed, "parameters": parameters, "epochs": epochs}
     for argument, value in numbers.items():
-        least = 0 if argument in ("seed", "parameters") else 1
+        least = 1 if argument == "epochs" else 0
         if not isinstance(value, Integral) or value < least:
             raise ValueError(f"`{argument}` must be an integer from {least}. Received: {value!r}")
     if not isinstance(seconds, Real) or not 0 < seconds < np.inf:
         raise ValueError(f"`seconds` must be a positive number. Received: {seconds!r}")
-    scores = evaluation.scores(labels, probabilities)
-    names = np.asarray(names, str)
-    if names.shape != (scores["tiles"],) or len(set(names)) < len(names):
-        raise ValueError(
-            f"`names` must name each of the {scores['tiles']} validation tiles once. Received: "
-            f"shape {names.shape}, {np.unique(names).size} different"
-        )
+    if len(set(validation.names)) < len(validation):
+        raise ValueError("`validation` must hold each tile once.")
+    scores = evaluation.scores(validation.labels, probabilities)
     now = datetime.datetime.now(datetime.timezone.utc)
     row = {
         "name": name,
         **{argument: int(value) for argument, value in numbers.items()},
         "seconds": float(seconds),
-        "tiles_per_second": int(tiles) * int(epochs) / float(seconds),
+        "tiles": len(train),
+        "tiles_per_second": len(train) * int(epochs) / float(seconds),
         "validation_tiles": scores["tiles"],
         **{score: scores[score] for score in ("accuracy", "macro_f1", "calibration_error")},
+        "source": validation.source,
         "date": now.isoformat(timespec="seconds"),
     }
     file, predictions = Path(directory) / "runs.csv", Path(directory) / "runs"
@@ -127,15 +127,59 @@ def record(
         packed = io.BytesIO()
         np.savez_compressed(
             packed,
-            names=names,
-            labels=np.asarray(labels, "int64"),
+            names=validation.names,
+            labels=validation.labels,
             probabilities=np.asarray(probabilities),
         )
         _write(predictions / f"{row['run']}.npz", packed.getvalue())
-        # No entry needs quotes, and `str` of a float is read back as the same float.
-        line = ",".join(str(row[column]) for column in COLUMNS)
-        _write(file, f"{text}{line}\n".encode())
-    return pd.Series({column: row[column] for column in COLUMNS}, name=row["run"])
+        line = io.StringIO()
+        # `str` of a float is read back as the same float.
+        csv.writer(line, lineterminator="\n").writerow(row[column] for column in COLUMNS)
+        _write(file, (text + line.getvalue()).encode())
+    return pd.DataFrame([row], columns=list(COLUMNS))
+
+
+def record_model(
+    name: str,
+    model: keras.Model,
+    history: pd.DataFrame,
+    *,
+    train: Tiles,
+    validation: Tiles,
+    seed: int,
+    directory: str | Path = "results",
+) -> pd.DataFrame:
+    """Record a trained Keras model, its confidence calibrated as in its export.
+
+    Args:
+        name: See `record`.
+        model: A model from raw pixels to logits.
+        history: One row an epoch with its `seconds`, such as `training.fit` returns; where there
+            were several stages, all their rows.
+        train: See `record`.
+        validation: See `record`; the temperature is fitted on these tiles too.
+        seed: See `record`.
+        directory: See `record`.
+
+    Returns:
+        See `record`.
+
+    Raises:
+        ValueError: See `record`.
+    """
+    logits = model.predict(pipeline.dataset(validation, batch_size=500), verbose=0)
+    temperature = evaluation.fit_temperature(validation.labels, logits)
+    return record(
+        name,
+        evaluation.softmax(logits, temperature),
+        train=train,
+        validation=validation,
+        seed=seed,
+        parameters=model.count_params(),
+        epochs=len(history),
+        seconds=history["seconds"].sum(),
+        directory=directory,
+    )
 
 
 def table(directory: str | Path = "results") -> pd.DataFrame:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "features": set(),
     "ensemble": {"data", "models", "pipeline"},
     "evaluation": set(),
-    "runs": {"evaluation"},
+    "runs": {"data", "evaluation", "pipeline"},
     "artifact": {"classifier", "models"},
     "classifier": set(),
     "plots": set(),

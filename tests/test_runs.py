@@ -10,14 +10,21 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from eurosat_helpers import evaluation, runs
+from eurosat_helpers.data import Tiles
 
 NAMES = [f"Lake/Lake_{number}.jpg" for number in range(6)]
 LABELS = np.array([0, 0, 0, 1, 1, 1])
+
+
+def tiles(names, labels=LABELS, source="EuroSAT RGB, and more") -> Tiles:
+    images = np.zeros((len(names), 64, 64, 3), np.uint8)
+    return Tiles(images, np.asarray(labels), np.asarray(names), ("Lake", "Wood"), source)
 
 
 def answers(*right: bool) -> np.ndarray:
@@ -32,10 +39,9 @@ RUN = {
     "parameters": 1000,
     "epochs": 3,
     "seconds": 0.1 + 0.2,  # 0.30000000000000004: whoever rounds loses it
-    "tiles": 40,
-    "labels": LABELS,
+    "train": tiles(NAMES * 7, np.resize(LABELS, 42)),
+    "validation": tiles(NAMES),
     "probabilities": answers(True, True, True, True, False, False),
-    "names": NAMES,
 }
 
 
@@ -48,21 +54,35 @@ def files(directory) -> dict[str, bytes]:
 
 
 def test_row_has_the_scores_of_evaluation_and_the_cost(tmp_path):
-    row = runs.record(**RUN, directory=tmp_path / "new" / "results")
+    row = runs.record(**RUN, directory=tmp_path / "new" / "results").iloc[0]
     scores = evaluation.scores(LABELS, RUN["probabilities"])
     assert row.index.tolist() == list(runs.COLUMNS)
     assert row["accuracy"] == 4 / 6
     for score in ("accuracy", "macro_f1", "calibration_error"):
         assert row[score] == scores[score]
-    assert row["tiles_per_second"] == 40 * 3 / RUN["seconds"]
-    assert (row["tiles"], row["validation_tiles"]) == (40, 6)
+    assert row["tiles_per_second"] == 42 * 3 / RUN["seconds"]
+    assert (row["tiles"], row["validation_tiles"]) == (42, 6)
     day = pd.Timestamp(row["date"]).strftime("%Y-%m-%d")
-    assert row["run"] == row.name == f"small_cnn-{day}-1"
+    assert row["run"] == f"small_cnn-{day}-1"
+    assert row["source"] == "EuroSAT RGB, and more"
     assert pd.Timestamp(row["date"]).utcoffset().total_seconds() == 0
 
 
+def test_model_is_recorded_with_the_temperature_of_its_export(tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(pooled))
+    model.layers[-1].set_weights([np.zeros((3, 2)), np.array([0, 5.0])])  # far too sure of "Wood"
+    history = pd.DataFrame({"epoch": [1, 2], "seconds": [2.0, 1.0]})
+    parts = {name: RUN[name] for name in ("train", "validation")}
+    row = runs.record_model("net", model, history, **parts, seed=3, directory=tmp_path).iloc[0]
+    assert row[["name", "seed", "parameters", "epochs", "seconds"]].tolist() == ["net", 3, 8, 2, 3]
+    assert row["accuracy"] == 0.5
+    assert row["calibration_error"] < 0.01  # 0.49 without the temperature
+
+
 def test_table_gives_back_every_number_as_it_was(tmp_path):
-    row = runs.record(**RUN, directory=tmp_path)
+    row = runs.record(**RUN, directory=tmp_path).iloc[0]
     runs.record(**{**RUN, "name": "None"}, directory=tmp_path)  # a name, and no missing value
     table = runs.table(tmp_path)
     assert table.iloc[0].to_dict() == row.to_dict()
@@ -85,21 +105,20 @@ def test_table_has_the_best_first_and_of_equal_ones_the_quickest(tmp_path):
 
 
 def test_predictions_are_kept_without_pickles(tmp_path):
-    names = pd.Series(NAMES, dtype=object)  # as from a table
-    row = runs.record(**{**RUN, "names": names}, directory=tmp_path)
-    with np.load(tmp_path / "runs" / f"{row['run']}.npz", allow_pickle=False) as packed:
+    (run,) = runs.record(**RUN, directory=tmp_path)["run"]
+    with np.load(tmp_path / "runs" / f"{run}.npz", allow_pickle=False) as packed:
         assert packed["names"].tolist() == NAMES
         np.testing.assert_array_equal(packed["labels"], LABELS)
         np.testing.assert_array_equal(packed["probabilities"], RUN["probabilities"])
 
 
 def test_run_never_takes_the_predictions_of_another(tmp_path):
-    first = runs.record(**RUN, directory=tmp_path)["run"]
-    second = runs.record(**RUN, directory=tmp_path)["run"]
+    (first,) = runs.record(**RUN, directory=tmp_path)["run"]
+    (second,) = runs.record(**RUN, directory=tmp_path)["run"]
     assert (first[-2:], second[-2:]) == ("-1", "-2")
     (tmp_path / "runs.csv").unlink()  # the predictions stay
     before = files(tmp_path / "runs")
-    assert runs.record(**RUN, directory=tmp_path)["run"].endswith("-3")
+    assert runs.record(**RUN, directory=tmp_path)["run"][0].endswith("-3")
     assert before.items() < files(tmp_path / "runs").items()
 
 
@@ -115,7 +134,7 @@ def test_many_processes_at_once_lose_no_row(tmp_path):
         rows = [job.result() for job in pending]
     table = runs.table(tmp_path)
     assert sorted(table["seed"]) == list(range(80))
-    assert set(table["run"]) == {row["run"] for row in rows}
+    assert set(table["run"]) == {row["run"][0] for row in rows}
     assert {path.stem for path in (tmp_path / "runs").iterdir()} == set(table["run"])
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "runs.csv", ".runs.lock"}
 
@@ -193,7 +212,7 @@ def test_row_that_cannot_be_written_leaves_the_table_whole(tmp_path):
     added = files(tmp_path).keys() - before.keys()
     assert before.items() < files(tmp_path).items()
     assert [name[-7:] for name in added] == ["-21.npz"]  # nothing half written lies about
-    assert runs.record(**RUN, directory=tmp_path)["run"].endswith("-22")
+    assert runs.record(**RUN, directory=tmp_path)["run"][0].endswith("-22")
 
 
 def test_table_that_is_not_there_says_so(tmp_path):
@@ -211,13 +230,11 @@ def test_table_that_is_not_there_says_so(tmp_path):
         ({"epochs": 0}, "`epochs` must be an integer from 1. Received: 0"),
         ({"epochs": 1.5}, "`epochs` must be an integer from 1. Received: 1.5"),
         ({"parameters": "many"}, "`parameters` must be an integer"),
-        ({"tiles": 0}, "`tiles` must be an integer from 1"),
         ({"seconds": 0}, "`seconds` must be a positive number. Received: 0"),
         ({"seconds": np.nan}, "`seconds` must be a positive number. Received: nan"),
-        ({"names": NAMES[:5]}, r"`names` must name each of the 6 .* shape \(5,\), 5 different"),
-        ({"names": NAMES[:5] + NAMES[:1]}, r"`names` must .* shape \(6,\), 5 different"),
+        ({"validation": tiles(NAMES[:5] + NAMES[:1])}, "`validation` must hold each tile once"),
         ({"probabilities": np.zeros((6, 2))}, "rows that sum to 1"),
-        ({"labels": LABELS[:5]}, "`labels` must be 6 integers"),
+        ({"validation": tiles(NAMES[:5], LABELS[:5])}, "`labels` must be 6 integers"),
     ],
 )
 def test_bad_run_is_named_and_leaves_nothing(tmp_path, changed, message):
@@ -229,14 +246,13 @@ def test_bad_run_is_named_and_leaves_nothing(tmp_path, changed, message):
 def test_comparison_is_by_the_name_of_the_tiles(tmp_path):
     other = answers(False, True, True, True, True, True)
     order = np.array([3, 0, 5, 1, 4, 2])
-    one = runs.record(**RUN, directory=tmp_path)["run"]
+    (one,) = runs.record(**RUN, directory=tmp_path)["run"]
     shuffled = {
         "name": "other",
-        "names": np.array(NAMES)[order],
-        "labels": LABELS[order],
+        "validation": tiles(NAMES)[order],
         "probabilities": other[order],
     }
-    second = runs.record(**{**RUN, **shuffled}, directory=tmp_path)["run"]
+    (second,) = runs.record(**{**RUN, **shuffled}, directory=tmp_path)["run"]
     compared = runs.compare(one, second, directory=tmp_path, seed=3, resamples=500)
     expected = evaluation.compare(LABELS, RUN["probabilities"], other, seed=3, resamples=500)
     assert compared.to_dict() == expected
@@ -249,26 +265,29 @@ def test_comparison_is_by_the_name_of_the_tiles(tmp_path):
     ("changed", "message"),
     [
         (
-            {"names": [*NAMES[:5], "Wood/Wood_1.jpg"]},
+            {"validation": tiles([*NAMES[:5], "Wood/Wood_1.jpg"])},
             "1 of the 6 tiles of the first are not among the 6 of the second and 1 the other way "
             "round, such as Lake/Lake_5.jpg, Wood/Wood_1.jpg",
         ),
         (
-            {"names": NAMES[:4], "labels": LABELS[:4], "probabilities": RUN["probabilities"][:4]},
+            {"validation": tiles(NAMES)[:4], "probabilities": RUN["probabilities"][:4]},
             "2 of the 6 tiles .* among the 4 of the second and 0 the other way",
         ),
-        ({"labels": np.array([0, 0, 0, 1, 1, 0])}, "1 have another label, such as Lake/Lake_5.jpg"),
+        (
+            {"validation": tiles(NAMES, [0, 0, 0, 1, 1, 0])},
+            "1 have another label, such as Lake/Lake_5.jpg",
+        ),
     ],
 )
 def test_runs_on_other_tiles_are_not_compared(tmp_path, changed, message):
-    one = runs.record(**RUN, directory=tmp_path)["run"]
-    other = runs.record(**{**RUN, **changed}, directory=tmp_path)["run"]
+    (one,) = runs.record(**RUN, directory=tmp_path)["run"]
+    (other,) = runs.record(**{**RUN, **changed}, directory=tmp_path)["run"]
     with pytest.raises(ValueError, match=f"not judged on the same validation tiles: {message}"):
         runs.compare(one, other, directory=tmp_path)
 
 
 def test_run_that_is_not_there_says_which_are(tmp_path):
-    run = runs.record(**RUN, directory=tmp_path)["run"]
+    (run,) = runs.record(**RUN, directory=tmp_path)["run"]
     with pytest.raises(FileNotFoundError, match=rf"of a run none in `.*There are: {run}\."):
         runs.compare(run, "none", directory=tmp_path)
 
@@ -284,7 +303,7 @@ def test_run_that_is_not_there_says_which_are(tmp_path):
     ids=["empty", "half", "flipped", "text"],
 )
 def test_damaged_predictions_are_named(tmp_path, damage):
-    run = runs.record(**RUN, directory=tmp_path)["run"]
+    (run,) = runs.record(**RUN, directory=tmp_path)["run"]
     file = tmp_path / "runs" / f"{run}.npz"
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(ValueError, match=rf"{run}.npz` is damaged: .*Record the run again"):

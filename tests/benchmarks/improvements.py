@@ -1,0 +1,277 @@
+"""Measure what each improvement gives on all tiles: a row of `results/runs.csv` a run.
+
+Run `python -m tests.benchmarks.improvements frozen balance ...` from the project's folder,
+where the environment variable EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`.
+Without a name it lists the experiments. Each says in its docstring what it answers and what it
+costs on 2 cores. All is judged on the 2,160 validation tiles of split seed 0; `ensemble` alone
+looks at the test tiles, once it has chosen. Trained models are kept in `results/models/`, where
+`bagging`, `classifiers` and `ensemble` find those of the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import pandas as pd
+
+from eurosat_helpers import (
+    data,
+    ensemble,
+    evaluation,
+    features,
+    models,
+    pipeline,
+    runs,
+    training,
+    transfer,
+    tuning,
+)
+
+SEED = 1
+MODELS = Path("results/models")
+# As in training.ipynb.
+RECIPE = {"batch_size": 128, "learning_rate": 0.003, "weight_decay": 0.05, "label_smoothing": 0.1}
+BASE = "MobileNet_0.75"  # the base whose ImageNet weights were at hand
+HEAD = {"epochs": 10, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05}
+HEAD |= {"label_smoothing": 0.1}
+FINE_TUNING = {"batch_size": 64, "learning_rate": 3e-4, "weight_decay": 0.05}
+FINE_TUNING |= {"label_smoothing": 0.1}
+
+
+class Parts(NamedTuple):
+    """The split that everything is measured on."""
+
+    train: data.Tiles
+    validation: data.Tiles
+    test: data.Tiles
+
+
+def cnn(train: data.Tiles, **settings: object) -> keras.Model:
+    """Build the network of training.ipynb for these training tiles, always from the same seed."""
+    keras.utils.set_random_seed(SEED)
+    mean, variance = pipeline.channel_statistics(train)
+    return models.build_cnn(mean=mean, variance=variance, **settings)
+
+
+def record(
+    name: str, model: keras.Model, history: pd.DataFrame, train: data.Tiles, parts: Parts
+) -> None:
+    """Keep a trained model, and its row."""
+    MODELS.mkdir(parents=True, exist_ok=True)
+    model.save(MODELS / f"{name}.keras")
+    row = runs.record_model(
+        name, model, history, train=train, validation=parts.validation, seed=SEED
+    )
+    print(row.round(4).to_string(index=False), flush=True)
+
+
+def frozen_then_tuned(
+    train: data.Tiles, parts: Parts, *, head: int, epochs: int
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train the head on features of the frozen base, then everything at a low rate."""
+    keras.utils.set_random_seed(SEED)
+    model = transfer.build_transfer(BASE)
+    stages = [
+        transfer.fit_head(model, train, parts.validation, seed=SEED, **{**HEAD, "epochs": head})
+    ]
+    transfer.unfreeze(model)
+    stages.append(
+        training.fit(model, train, parts.validation, epochs=epochs, seed=SEED, **FINE_TUNING)
+    )
+    return model, pd.concat(stages)
+
+
+def seconds_an_epoch(build: Callable[[], keras.Model], train: data.Tiles, parts: Parts) -> float:
+    """Time a short training, for how many epochs a budget pays."""
+    probe = train[:: max(1, len(train) // 2000)]
+    history = training.fit(build(), probe, parts.validation, epochs=2, seed=SEED, **RECIPE)
+    return history.seconds.iloc[1] * len(train) / len(probe)
+
+
+def same_budget(train: data.Tiles, parts: Parts, *, suffix: str, head: int, epochs: int) -> None:
+    """Pretrained, the same network from scratch, and our network, at the same wall-clock time."""
+    model, history = frozen_then_tuned(train, parts, head=head, epochs=epochs)
+    record(f"mobilenet-fine-tuned{suffix}", model, history, train, parts)
+    budget = history.seconds.sum()
+
+    def scratch() -> keras.Model:
+        keras.utils.set_random_seed(SEED)
+        return transfer.build_transfer(BASE, weights=None)
+
+    for name, build in (("mobilenet-scratch", scratch), ("cnn-same-time", lambda: cnn(train))):
+        count = max(1, round(budget / seconds_an_epoch(build, train, parts)))
+        model = build()
+        history = training.fit(model, train, parts.validation, epochs=count, seed=SEED, **RECIPE)
+        record(f"{name}{suffix}", model, history, train, parts)
+
+
+def frozen(parts: Parts) -> None:
+    """Does a head on the frozen base suffice? 2 minutes."""
+    keras.utils.set_random_seed(SEED)
+    model = transfer.build_transfer(BASE)
+    history = transfer.fit_head(model, parts.train, parts.validation, seed=SEED, **HEAD)
+    record("mobilenet-frozen", model, history, parts.train, parts)
+
+
+def negative_transfer(parts: Parts) -> None:
+    """Does pretraining help where there are many tiles? Three times 15 minutes."""
+    same_budget(parts.train, parts, suffix="", head=10, epochs=8)
+
+
+def negative_transfer_few(parts: Parts) -> None:
+    """Does pretraining help with 100 tiles a class? Three times 3 minutes."""
+    few = data.sample(parts.train, 1000, seed=SEED)
+    same_budget(few, parts, suffix="-100-a-class", head=30, epochs=10)
+
+
+def balance(parts: Parts) -> None:
+    """Do class weights or oversampling help the small classes? Three times 7 minutes."""
+    weights = training.class_weights(parts.train.labels)
+    repeated = data.oversample(parts.train, seed=SEED)
+    for name, train, class_weight in (
+        ("cnn-10-epochs", parts.train, None),
+        ("cnn-class-weights", parts.train, weights),
+        ("cnn-oversampled", repeated, None),
+    ):
+        model = cnn(parts.train)
+        history = training.fit(
+            model,
+            train,
+            parts.validation,
+            epochs=10,
+            seed=SEED,
+            class_weight=class_weight,
+            **RECIPE,
+        )
+        record(name, model, history, train, parts)
+        answers = evaluation.softmax(
+            model.predict(pipeline.dataset(parts.validation, batch_size=500), verbose=0)
+        )
+        table = evaluation.per_class(parts.validation.labels, answers, parts.validation.class_names)
+        print(table.loc[["Pasture"]].round(4))
+
+
+def bagging(parts: Parts) -> None:
+    """Do networks that each saw another draw of the tiles vote better? Three times 13 minutes."""
+    for member in range(1, 4):
+        train = ensemble.bootstrap(parts.train, seed=member)
+        model = cnn(train)
+        history = training.fit(model, train, parts.validation, epochs=20, seed=member, **RECIPE)
+        record(f"bagged-{member}", model, history, train, parts)
+
+
+def snapshots(parts: Parts) -> None:
+    """Are the averaged weights of the last epochs better than the best epoch's? 13 minutes."""
+    model = cnn(parts.train)
+    kept = ensemble.Snapshots(range(16, 21))
+    history = training.fit(
+        model, parts.train, parts.validation, epochs=20, seed=SEED, callbacks=[kept], **RECIPE
+    )
+    record("cnn-20-epochs", model, history, parts.train, parts)
+    begin = time.perf_counter()
+    ensemble.average_weights(model, kept.weight_sets, parts.train, seed=SEED)
+    history.loc[history.index[-1], "seconds"] += time.perf_counter() - begin
+    record("cnn-averaged-weights", model, history, parts.train, parts)
+
+
+def classifiers(parts: Parts) -> None:
+    """Do support vector machines or trees read deep features better than a softmax? 15 minutes."""
+    shipped = keras.saving.load_model("saved_model/eurosat_cnn/model.keras")
+    for network, model in (("cnn", shipped), ("imagenet", transfer.build_transfer(BASE))):
+        begin = time.perf_counter()
+        train, validation = (
+            features.extract(model, part.images) for part in (parts.train, parts.validation)
+        )
+        extraction = time.perf_counter() - begin
+        for name in features.CLASSIFIERS:
+            begin = time.perf_counter()
+            fitted = features.fit_classifier(name, train, parts.train.labels, seed=SEED)
+            seconds = extraction + time.perf_counter() - begin
+            row = runs.record(
+                f"{network}-features-{name.replace(' ', '-')}",
+                fitted.predict_proba(validation),
+                train=parts.train,
+                validation=parts.validation,
+                seed=SEED,
+                parameters=model.count_params(),
+                epochs=1,
+                seconds=seconds,
+            )
+            print(row.round(4).to_string(index=False), flush=True)
+
+
+def search(parts: Parts) -> None:
+    """Are there better settings than those of training.ipynb? 25 minutes."""
+    few = data.sample(parts.train, 3000, seed=SEED)
+    trials = tuning.search(
+        few,
+        parts.validation,
+        method="bayesian",
+        trials=15,
+        epochs=6,
+        directory="results/search",
+        seed=SEED,
+        weight_decay=RECIPE["weight_decay"],
+        label_smoothing=RECIPE["label_smoothing"],
+    )
+    print(trials.round(5).to_string(index=False))
+    network, fit = tuning.best_settings(trials)
+    model = cnn(parts.train, **network)
+    history = training.fit(
+        model, parts.train, parts.validation, epochs=10, seed=SEED, **{**RECIPE, **fit}
+    )
+    record("cnn-best-of-search", model, history, parts.train, parts)
+
+
+def bases(parts: Parts) -> None:
+    """Which base learns fastest from scratch? 5 epochs on 200 tiles a class; 10 minutes."""
+    few = data.sample(parts.train, 2000, seed=SEED)
+    names = ["MobileNet_0.75", "MobileNet", "MobileNetV2", "EfficientNetV2B0"]
+    table, _ = transfer.compare_bases(
+        names,
+        few,
+        parts.validation,
+        epochs=5,
+        batch_size=64,
+        learning_rate=3e-3,
+        seed=SEED,
+        weights=None,
+    )
+    print(table.round(4))
+
+
+EXPERIMENTS = (
+    frozen,
+    negative_transfer,
+    negative_transfer_few,
+    balance,
+    bagging,
+    snapshots,
+    classifiers,
+    search,
+    bases,
+)
+
+
+def main() -> None:
+    """Run the experiments that are named, in that order."""
+    known = {experiment.__name__: experiment for experiment in EXPERIMENTS}
+    names = sys.argv[1:]
+    if not names or set(names) - set(known):
+        for name, experiment in known.items():
+            print(f"{name:24}{experiment.__doc__}")
+        sys.exit(f"Name one or more of these. Received: {' '.join(names) or 'nothing'}.")
+    training.set_up_devices(seed=SEED)
+    parts = Parts(*data.split(data.load("EuroSAT")))
+    for name in names:
+        print(f"== {name}", flush=True)
+        known[name](parts)
+
+
+if __name__ == "__main__":
+    main()
