@@ -123,19 +123,38 @@ def warmup_cosine(
     )
 
 
+class ProgressLine:
+    """A line of text that is rewritten in place in a notebook, and printed anew elsewhere.
+
+    A display that is updated leaves one line in a saved notebook; a bar of carriage returns would
+    leave hundreds.
+
+    Attributes:
+        in_notebook: Whether the line can be rewritten.
+    """
+
+    def __init__(self) -> None:
+        self.in_notebook = get_ipython() is not None
+        if self.in_notebook:
+            self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def show(self, text: str) -> None:
+        """Show the text in place of the one before."""
+        if self.in_notebook:
+            self.handle.update({"text/plain": text}, raw=True)
+        else:
+            print(text, flush=True)
+
+
 class _EpochLog(keras.callbacks.Callback):
-    """One line of progress that is rewritten in place, and one row of numbers an epoch."""
+    """One line of progress, and one row of numbers an epoch."""
 
     def __init__(self, *, epochs: int, batches: int) -> None:
         super().__init__()
         self.epochs, self.batches = epochs, batches
         self.rows: list[dict[str, float]] = []
         self.validation = ""
-        # A display that is updated leaves one line in a saved notebook; a bar of carriage returns
-        # would leave hundreds. Outside a notebook nothing can be updated: a line an epoch, then.
-        self.line = (
-            display({"text/plain": ""}, raw=True, display_id=True) if get_ipython() else None
-        )
+        self.line = ProgressLine()
 
     def on_train_begin(self, logs: dict | None = None) -> None:  # noqa: ARG002
         self.begin = self.shown = time.perf_counter()
@@ -144,7 +163,7 @@ class _EpochLog(keras.callbacks.Callback):
         self.epoch, self.epoch_begin = epoch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if self.line and time.perf_counter() - self.shown > 2:
+        if self.line.in_notebook and time.perf_counter() - self.shown > 2:
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
@@ -168,10 +187,7 @@ class _EpochLog(keras.callbacks.Callback):
             postfix=f"training loss {logs['loss']:.3f}{self.validation}",
             unit="batch",
         )
-        if self.line:
-            self.line.update({"text/plain": text}, raw=True)
-        else:
-            print(text)
+        self.line.show(text)
 
 
 @contextlib.contextmanager

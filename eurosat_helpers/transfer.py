@@ -247,16 +247,7 @@ def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
 
 
 def fit_head(
-    model: keras.Model,
-    train: Tiles,
-    validation: Tiles,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    weight_decay: float = 0.0,
-    label_smoothing: float = 0.0,
+    model: keras.Model, train: Tiles, validation: Tiles, *, seed: int, **settings: object
 ) -> pd.DataFrame:
     """Train the head alone, on features of the frozen base that are computed only once.
 
@@ -267,12 +258,9 @@ def fit_head(
         model: A model of `build_transfer` with a frozen base; it is left at its best weights.
         train: The training tiles, shuffled anew each epoch.
         validation: The validation tiles, which choose the best epoch.
-        epochs: Passes over the features of `train`.
-        batch_size: Tiles in a batch.
-        learning_rate: Peak of the schedule.
         seed: Seed of shuffling and dropout.
-        weight_decay: See `training.fit`.
-        label_smoothing: See `training.fit`.
+        **settings: Further keywords of `training.fit`: `epochs`, `batch_size`, `learning_rate` and
+            whichever of the others.
 
     Returns:
         One row an epoch, as of `training.fit`; the first one's `seconds` hold the computation of
@@ -316,17 +304,7 @@ def fit_head(
     seconds = time.perf_counter() - begin
     tiles = len(train) + len(validation)
     print(f"{inputs.shape[-1]:,} features of {tiles:,} tiles in {seconds:.0f} s")
-    history = training.fit(
-        head,
-        *known,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        policy="float32",
-    )
+    history = training.fit(head, *known, seed=seed, policy="float32", **settings)
     for copy, layer in zip(copies, trained, strict=True):
         layer.set_weights(copy.get_weights())
     history.loc[0, "seconds"] += seconds
@@ -338,28 +316,25 @@ def compare_bases(
     train: Tiles,
     validation: Tiles,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
     seed: int,
     weights: str | None = "imagenet",
-) -> tuple[pd.DataFrame, str]:
+    **settings: object,
+) -> tuple[pd.DataFrame, keras.Model]:
     """Train a model on each base and choose the best one on validation.
 
     Args:
         names: Names in `BASES`.
         train: The training tiles.
         validation: The validation tiles, which choose the winner; the test has no say.
-        epochs: Passes over `train`.
-        batch_size: Tiles in a batch.
-        learning_rate: Peak of the schedule.
         seed: Seed of the random weights and of each training, alike for every base.
         weights: `"imagenet"` trains the head on the frozen base by `fit_head`, `None` the whole
             model from scratch by `training.fit`.
+        **settings: Further keywords of `training.fit`, alike for every base.
 
     Returns:
         The table, best first: `validation accuracy`, `parameters` and `seconds` of the training,
-        indexed by `base`; and the name of the winner. Of equally accurate ones the smaller wins.
+        indexed by `base`; and the trained model of the winner, which bears the name of its base.
+        Of equally accurate ones the smaller wins.
 
     Raises:
         ValueError: If `names` is empty or holds an unknown name.
@@ -373,20 +348,13 @@ def compare_bases(
     if weights is not None:
         for name in names:  # a missing file shows now, and not after hours
             _weights_file(name, weights)
-    rows = []
+    rows, winner = [], None
     for name in names:
         keras.utils.set_random_seed(seed)
         model = build_transfer(name, num_classes=len(train.class_names), weights=weights)
         print(f"{name}:")
-        history = (training.fit if weights is None else fit_head)(
-            model,
-            train,
-            validation,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-        )
+        fit = training.fit if weights is None else fit_head
+        history = fit(model, train, validation, seed=seed, **settings)
         rows.append(
             {
                 "base": name,
@@ -395,9 +363,11 @@ def compare_bases(
                 "seconds": history.seconds.sum(),
             }
         )
-    table = pd.DataFrame(rows).set_index("base")
-    table = table.sort_values(["validation accuracy", "parameters"], ascending=[False, True])
-    return table, table.index[0]
+        table = pd.DataFrame(rows).set_index("base")
+        table = table.sort_values(["validation accuracy", "parameters"], ascending=[False, True])
+        if table.index[0] == name:
+            winner = model
+    return table, winner
 
 
 def _weights_file(base: str, weights: str | os.PathLike[str]) -> Path:

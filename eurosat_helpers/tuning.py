@@ -18,8 +18,6 @@ import keras_tuner
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from IPython import get_ipython
-from IPython.display import display
 from IPython.utils.capture import capture_output
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
@@ -89,7 +87,8 @@ def search(
             al., arXiv 1603.06560): from scratch, since the learning rate falls over all epochs.
         trials: How many settings to train at most; a longer training in "hyperband" counts anew.
         epochs: Passes over `train` in each trial; the most of a trial in "hyperband".
-        directory: Folder of this search alone.
+        directory: Folder of searches; each keeps its trials in a folder of its own there, named by
+            the method and a digest of all settings, which its `search.json` spells out.
         seed: Seed of the settings and of each training, at least 0.
         space: The settings to search, named as in `default_space` (`None`). What it leaves out
             keeps the default of `build_cnn`, or is in `fixed`.
@@ -99,8 +98,7 @@ def search(
         See `results`.
 
     Raises:
-        ValueError: If an argument is out of range, or `directory` holds another search or a
-            damaged file.
+        ValueError: If an argument is out of range, or a file of the search is damaged.
         TypeError: If `fixed` and `space` do not make up the keywords of `training.fit`.
         RuntimeError: If three trials in succession fail.
     """
@@ -121,9 +119,8 @@ def search(
     bind = inspect.signature(training.fit).bind
     bind(None, train, validation, epochs=epochs, seed=seed, **searched, **fixed)
 
-    directory = Path(directory).expanduser().resolve()
-    _claim(
-        directory,
+    folder = _folder(
+        Path(directory),
         {
             "method": method,
             "epochs": epochs,
@@ -136,17 +133,17 @@ def search(
     )
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
     with _quiet():  # it says that it reloads
-        tuner = _Tuner(oracle, directory=directory.parent, project_name=directory.name)
+        tuner = _Tuner(oracle, directory=folder.parent, project_name=folder.name)
     leads = tuner.oracle is oracle  # a worker asks the chief instead
-    if leads and (directory / "oracle.json").exists():
-        _resume(oracle, directory)
+    if leads and (folder / "oracle.json").exists():
+        _resume(oracle, folder)
     mean, variance = pipeline.channel_statistics(train)
     tuner.search(
         train,
         validation,
         network={"mean": mean, "variance": variance, "num_classes": len(train.class_names)},
         fit={"epochs": epochs, "seed": seed, **fixed},
-        line=_Line(
+        log=_TrialLog(
             trials, best=max((trial.score or 0 for trial in oracle.trials.values()), default=0)
         ),
     )
@@ -156,14 +153,14 @@ def search(
         if trial.status == "FAILED":
             reason = (trial.message or "see its worker").strip().splitlines()[-1]
             print(f"Trial {int(trial.trial_id) + 1} failed: {reason}")
-    return results(directory)
+    return results(folder)
 
 
 def results(directory: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the trials of a search, finished or still going on.
 
     Args:
-        directory: Folder of the search.
+        directory: Folder of the search, such as "results/search/random-0123abcd".
 
     Returns:
         One row a finished trial, the best first: `trial` (from 1), its settings by the names of
@@ -244,17 +241,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _Line:
-    """One line of progress, rewritten in place in a notebook, a new one a trial elsewhere."""
+class _TrialLog:
+    """One line of progress over all trials."""
 
     def __init__(self, trials: int, *, best: float) -> None:
         self.trials, self.best = trials, best
-        self.line = (
-            display({"text/plain": ""}, raw=True, display_id=True) if get_ipython() else None
-        )
+        self.line = training.ProgressLine()
 
     def begin(self, trial: int) -> None:
-        if self.line:
+        if self.line.in_notebook:
             self._show(f"trial {trial}/{self.trials} is training")
 
     def end(self, trial: int, accuracy: float) -> None:
@@ -262,11 +257,7 @@ class _Line:
         self._show(f"trial {trial}/{self.trials}: validation accuracy {accuracy:.2%}")
 
     def _show(self, text: str) -> None:
-        text += f", best so far {self.best:.2%}" if self.best else ""
-        if self.line:
-            self.line.update({"text/plain": text}, raw=True)
-        else:
-            print(text, flush=True)
+        self.line.show(text + (f", best so far {self.best:.2%}" if self.best else ""))
 
 
 class _Tuner(BaseTuner):
@@ -280,10 +271,10 @@ class _Tuner(BaseTuner):
         *,
         network: dict,
         fit: dict,
-        line: _Line,
+        log: _TrialLog,
     ) -> dict[str, float]:
         number = int(trial.trial_id) + 1
-        line.begin(number)
+        log.begin(number)
         values = trial.hyperparameters.get_config()["values"]
         chosen_network, chosen_fit = _keywords(values)
         fit = {**fit, **chosen_fit, "epochs": values.get("tuner/epochs", fit["epochs"])}
@@ -293,7 +284,7 @@ class _Tuner(BaseTuner):
         with _quiet():  # `fit` reports every epoch
             history = training.fit(model, train, validation, **fit)
         accuracy = float(history.val_accuracy.max())
-        line.end(number, accuracy)
+        log.end(number, accuracy)
         return {
             "val_accuracy": accuracy,
             "epochs": len(history),
@@ -403,37 +394,21 @@ def _load(path: Path) -> Trial:
 def _damaged(path: Path) -> ValueError:
     return ValueError(
         f"{path} must be a JSON file of a search. It is cut short or overwritten: restore it, or "
-        "search in another `directory`."
+        "remove its folder."
     )
 
 
-def _claim(directory: Path, settings: dict[str, object]) -> None:
-    """Note in a new folder which search it holds; raise for a folder of another one."""
-    settings = json.loads(json.dumps(settings, default=str))  # as they are read back
-    path = directory / "search.json"
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()) and not path.exists():  # a worker may come at the same time
-            raise ValueError(
-                f"`directory` must be a new or empty folder, or that of this search. {directory} "
-                "holds other files: choose another."
-            )
-        with tempfile.TemporaryDirectory(prefix=".search-", dir=directory.parent) as temporary:
-            written = Path(temporary) / path.name
-            written.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-            written.replace(path)
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise _damaged(path) from error
-    changed = [name for name in settings if settings[name] != before.get(name)]
-    if changed:
-        name = changed[0]
-        raise ValueError(
-            f"`directory` must be a new folder for each search. {directory} holds one with another "
-            f"{' and '.join(changed)}. Expected {name}: {before.get(name)}. Received: "
-            f"{settings[name]}. Go on with the same, or choose another folder."
-        )
+def _folder(directory: Path, settings: dict[str, object]) -> Path:
+    """Make the folder of a search. Other settings are another search, with a folder of its own."""
+    text = json.dumps(settings, indent=1, default=str)
+    name = f"{settings['method']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    folder = directory.expanduser().resolve() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".search-", dir=folder.parent) as temporary:
+        written = Path(temporary) / "search.json"  # for readers; a worker may write it too
+        written.write_text(text, encoding="utf-8")
+        written.replace(folder / written.name)
+    return folder
 
 
 def _digest(tiles: Tiles) -> str:

@@ -44,21 +44,23 @@ def options():
 @pytest.fixture(scope="module")
 def searched(parts, options, tmp_path_factory):
     """Folder and table of a search with two trials. Copy the folder before you change it."""
-    directory = tmp_path_factory.mktemp("search") / "random"
-    return directory, tuning.search(*parts, **options, directory=directory, space=small_space())
+    directory = tmp_path_factory.mktemp("search")
+    table = tuning.search(*parts, **options, directory=directory, space=small_space())
+    (folder,) = directory.iterdir()
+    return folder, table
 
 
 @pytest.fixture
 def again(parts, options, searched, tmp_path):
     """Call the search again, in a copy of its folder, with some options changed."""
-    directory = shutil.copytree(searched[0], tmp_path / "again")
+    folder = shutil.copytree(searched[0], tmp_path / "again" / searched[0].name)
 
     def call(**changed):
-        changed = {"space": small_space(), "directory": directory, **options, **changed}
+        changed = {"space": small_space(), "directory": folder.parent, **options, **changed}
         train, validation = changed.pop("parts", parts)
         return tuning.search(train, validation, **changed)
 
-    call.directory = directory
+    call.folder = folder
     return call
 
 
@@ -111,53 +113,45 @@ def test_more_trials_go_on_from_those_that_are_there(again, searched, capfd):
 
 
 def test_trial_that_ended_is_not_repeated_though_the_list_says_that_it_goes_on(again, searched):
-    path = again.directory / "oracle.json"
+    path = again.folder / "oracle.json"
     state = json.loads(path.read_text())
     path.write_text(json.dumps({**state, "ongoing_trials": {"tuner0": "1"}}))
     pd.testing.assert_frame_equal(again(), searched[1])
 
 
 def test_trial_that_began_is_repeated_though_it_is_in_no_list(again, searched):
-    path = again.directory / "trial_1/trial.json"
+    path = again.folder / "trial_1/trial.json"
     path.write_text(path.read_text().replace("COMPLETED", "RUNNING"))
     columns = ["trial", "learning_rate", "dropout", "width", "val_accuracy"]
-    assert len(tuning.results(again.directory)) == 1
+    assert len(tuning.results(again.folder)) == 1
     pd.testing.assert_frame_equal(again()[columns], searched[1][columns])  # same seed, same result
     assert path.read_text() != (searched[0] / "trial_1/trial.json").read_text()
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"method": "grid"}, "another method. Expected method: random. Received: grid"),
-        ({"epochs": 2, "seed": 1}, "another epochs and seed. Expected epochs: 1. Received: 2"),
-        ({"space": tuning.default_space()}, "another space"),
-        ({"weight_decay": 0.1}, "another fixed"),
-        ({"policy": "mixed_bfloat16"}, "another fixed"),
-    ],
-)
-def test_folder_of_another_search_is_left_alone(again, searched, changed, named):
-    with pytest.raises(ValueError, match=f"`directory` must be a new folder .* {named}"):
+def test_other_settings_or_tiles_are_another_search(again, parts, monkeypatch):
+    monkeypatch.setattr(tuning._Tuner, "search", lambda *_, **__: None)  # the folder alone matters
+    changes = [
+        {"method": "grid"},
+        {"epochs": 2},
+        {"seed": 1},
+        {"space": tuning.default_space()},
+        {"weight_decay": 0.1},
+        {"policy": "mixed_bfloat16"},
+        {"parts": (parts[0][1:], parts[1])},
+        {"parts": (parts[0], parts[1][1:])},
+    ]
+    for changed in changes:
         again(**changed)
-    before = {path.name: path.read_bytes() for path in searched[0].rglob("*.json")}
-    assert {path.name: path.read_bytes() for path in again.directory.rglob("*.json")} == before
+    folders = {path.name for path in again.folder.parent.iterdir()}
+    assert len(folders) == 1 + len(changes)
+    assert sum(name.startswith("grid-") for name in folders) == 1
+    again()
+    assert {path.name for path in again.folder.parent.iterdir()} == folders
 
 
-def test_search_over_other_tiles_is_another_search(again, parts):
-    with pytest.raises(ValueError, match="holds one with another train"):
-        again(parts=(parts[0][1:], parts[1]))
-
-
-def test_folder_with_other_files_is_left_alone(again, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="must be a new or empty folder"):
-        again(directory=tmp_path)
-    assert not (tmp_path / "search.json").exists()
-
-
-@pytest.mark.parametrize("name", ["search.json", "oracle.json", "trial_0/trial.json"])
+@pytest.mark.parametrize("name", ["oracle.json", "trial_0/trial.json"])
 def test_damaged_file_is_named_and_kept(again, name):
-    path = again.directory / name
+    path = again.folder / name
     path.write_text(path.read_text()[:-20])
     damaged = path.read_text()
     with pytest.raises(ValueError, match=re.escape(str(path)) + " must be a JSON file"):
@@ -357,15 +351,16 @@ def wait_for(condition, process, seconds=300):
 
 
 def test_killed_search_goes_on_where_it_stood(demo_folder, parts, options, searched, tmp_path):
-    first, second = (tmp_path / f"killed/trial_{n}/trial.json" for n in range(2))
-    with start(demo_folder, tmp_path / "killed", 2) as process:
+    folder = tmp_path / searched[0].name  # the same settings
+    first, second = (folder / f"trial_{n}/trial.json" for n in range(2))
+    with start(demo_folder, tmp_path, 2) as process:
         try:
             wait_for(second.exists, process)
         finally:
             process.kill()
-    assert len(tuning.results(tmp_path / "killed")) == 1, "not in the middle"
+    assert len(tuning.results(folder)) == 1, "not in the middle"
     before = first.stat().st_mtime_ns, first.read_bytes()
-    options = {**options, "directory": tmp_path / "killed", "space": small_space()}
+    options = {**options, "directory": tmp_path, "space": small_space()}
     table = tuning.search(*parts, **options)
     assert (first.stat().st_mtime_ns, first.read_bytes()) == before, "trained twice"
     columns = ["trial", "learning_rate", "dropout", "width", "val_accuracy"]
@@ -373,20 +368,20 @@ def test_killed_search_goes_on_where_it_stood(demo_folder, parts, options, searc
 
 
 def test_chief_and_two_workers_share_a_search(
-    demo_folder, parts, options, tmp_path, monkeypatch, capsys
+    demo_folder, parts, options, searched, tmp_path, monkeypatch, capsys
 ):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     place = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
-    directory = tmp_path / "shared"
-    call = demo_folder, directory, 4
+    folder = tmp_path / searched[0].name
+    call = demo_folder, tmp_path, 4
     processes = [start(*call, KERASTUNER_TUNER_ID=name, **place) for name in ("chief", "worker1")]
     try:
-        wait_for((directory / "trial_0/trial.json").exists, processes[1])
+        wait_for((folder / "trial_0/trial.json").exists, processes[1])
         for name, value in {**place, "KERASTUNER_TUNER_ID": "worker2"}.items():
             monkeypatch.setenv(name, value)
-        options = {**options, "trials": 4, "space": small_space(), "directory": directory}
+        options = {**options, "trials": 4, "space": small_space(), "directory": tmp_path}
         tuning.search(*parts, **options)
         ours = capsys.readouterr().out
         theirs = processes[1].communicate(timeout=300)[0]
@@ -398,7 +393,7 @@ def test_chief_and_two_workers_share_a_search(
     trained = [re.findall(r"trial (\d)/4:", text) for text in (ours, theirs)]
     assert all(trained), "a worker had nothing to do"
     assert sorted(trained[0] + trained[1]) == ["1", "2", "3", "4"]
-    assert sorted(tuning.results(directory).trial) == [1, 2, 3, 4]
+    assert sorted(tuning.results(folder).trial) == [1, 2, 3, 4]
     for name in (*place, "KERASTUNER_TUNER_ID"):
         monkeypatch.delenv(name)
     tuning.search(*parts, **options)
