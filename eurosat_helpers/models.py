@@ -73,10 +73,10 @@ class BatchNormalization(layers.BatchNormalization):
         mask: tf.Tensor | None = None,  # noqa: ARG002
     ) -> tf.Tensor:
         training = training and self.trainable  # a frozen layer keeps its statistics, as in Keras
-        scale, shift, mean, variance = (
-            tf.convert_to_tensor(variable)
-            for variable in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
+        mean = tf.convert_to_tensor(self.moving_mean)
+        variance = tf.convert_to_tensor(self.moving_variance)
+        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
+        shift = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
         nothing = tf.zeros((0,))  # in training the kernel takes the statistics of the batch
         normalized, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,

@@ -189,7 +189,7 @@ def build_transfer(
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
     build, side, preprocessing, _ = BASES[base]
     file = None if weights is None else _weights_file(base, weights)
-    network = build(include_top=False, weights=None, input_shape=(side, side, 3))
+    network = _fused(build(include_top=False, weights=None, input_shape=(side, side, 3)))
     network.name = "base"  # not by the argument: some look their blocks up by it
     if file is not None:
         try:
@@ -368,6 +368,21 @@ def compare_bases(
         if table.index[0] == name:
             winner = model
     return table, winner
+
+
+def _fused(network: keras.Model) -> keras.Model:
+    """Copy a base without its weights, with the fused batch normalization of `models`.
+
+    Its moving statistics follow within a hundred batches. Some bases let them take thousands,
+    which a short training does not have.
+    """
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, layers.BatchNormalization):
+            return models.BatchNormalization.from_config({**layer.get_config(), "momentum": 0.98})
+        return type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(network, clone_function=clone)
 
 
 def _weights_file(base: str, weights: str | os.PathLike[str]) -> Path:
