@@ -104,7 +104,7 @@ def demo_run(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     nowhere = "http://127.0.0.1:9"  # a proxy that nobody runs: no address can be reached
     environment |= {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": ""}
-    quick = "-p epochs 2 -p few_tiles 100 -p few_epochs 2".split()
+    quick = ["-p", "epochs", "2", "-p", "few_tiles", "100", "-p", "few_epochs", "2"]
     for name, parameters in zip(NOTEBOOKS, (quick, ["-p", "seed", "5"]), strict=True):
         command = [sys.executable, "-m", "papermill", name, f"results/{name}", *parameters]
         run = subprocess.run(
