@@ -10,6 +10,7 @@ looks at the test tiles, once it has chosen. Trained models are kept in `results
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import pandas as pd
 import sklearn.metrics
 
@@ -250,6 +252,17 @@ def bases(parts: Parts) -> None:
     print(table.round(4))
 
 
+def costs(names: list[str]) -> dict[str, int]:
+    """Sum up what the members cost."""
+    shipped = json.loads((SHIPPED.parent / "metadata.json").read_text())
+    rows = runs.table().sort_values("date").drop_duplicates("name", keep="last").set_index("name")
+    rows = rows.loc[names[1:]]
+    return {
+        "epochs": int(shipped["epochs"] + rows["epochs"].sum()),
+        "seconds": round(shipped["seconds"] + rows["seconds"].sum()),
+    }
+
+
 def vote(parts: Parts) -> None:
     """Does a vote beat its best member on the test tiles? 10 minutes, after the others."""
     paths = {"cnn-90-epochs": SHIPPED, **{name: MODELS / f"{name}.keras" for name in VOTERS}}
@@ -306,8 +319,7 @@ def vote(parts: Parts) -> None:
             "split": {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2},
             "scores": scores,
             "confidence_threshold": evaluation.confidence_threshold(labels, validation),
-            "epochs": 1,
-            "seconds": 0,
+            **costs(list(paths)),
             "hardware": training.hardware(),
         },
         history=pd.DataFrame({"member": list(paths), "weight": weights}),
