@@ -39,14 +39,14 @@ def dataset(
     classes = len(tiles.class_names)
 
     def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tiles.images[index].astype(np.float32), tiles.labels[index]
+        return tiles.images[index], tiles.labels[index]
 
     def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # NumPy picks the tiles where they lie; as a constant of the graph they would be copied.
-        images, labels = tf.numpy_function(take, [index], (tf.float32, tiles.labels.dtype))
+        images, labels = tf.numpy_function(take, [index], (tiles.images.dtype, tiles.labels.dtype))
         images.set_shape((None, *tiles.images.shape[1:]))
         labels.set_shape((None,))
-        return images, tf.one_hot(labels, classes)
+        return tf.cast(images, tf.float32), tf.one_hot(labels, classes)
 
     # Shuffling indices moves 8 bytes a tile; shuffling images would move 12 kB.
     indices = tf.data.Dataset.range(len(tiles))

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from eurosat_helpers import models, pipeline
 from eurosat_helpers.data import Tiles
 
-EVALUATION_BATCH = 500  # tiles; larger than in training, since nothing is kept for gradients
+EVALUATION_BATCH = 250  # tiles; larger than in training, since nothing is kept for gradients
 FLOAT16_UNITS = (7, 0)  # compute capability of the first NVIDIA chips that have them (Volta)
 
 
