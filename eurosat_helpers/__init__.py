@@ -9,6 +9,7 @@
 | `demo` | draw made-up tiles, for a machine with no data and for the tests |
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
+| `checkpoint` | the state of a training in a file |
 | `training` | device set-up, learning-rate schedule, class weights, `fit` |
 | `transfer` | networks with ImageNet weights: a new head, and the fine-tuning of the rest |
 | `tuning` | search for good settings of the network and of `fit`, with KerasTuner |

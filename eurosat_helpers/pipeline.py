@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import keras
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,7 +11,12 @@ from eurosat_helpers.data import Tiles
 
 
 def dataset(
-    tiles: Tiles, *, batch_size: int, shuffle_seed: int | None = None, mixup: float = 0.0
+    tiles: Tiles,
+    *,
+    batch_size: int,
+    shuffle_seed: int | None = None,
+    epochs: range = range(1),
+    mixup: float = 0.0,
 ) -> tf.data.Dataset:
     """Batch the tiles in their order, or in a new order each epoch.
 
@@ -22,6 +28,8 @@ def dataset(
         tiles: The tiles; their images stay uint8 in memory and are converted batch by batch.
         batch_size: Tiles in a batch, at least 1.
         shuffle_seed: Seed of shuffling and mix-up; `None` keeps the order (validation, test).
+        epochs: Numbers of the epochs, which come one after the other. What an epoch holds depends
+            on the seed and its number alone, so a training can go on in the middle.
         mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 blends none.
 
@@ -30,41 +38,59 @@ def dataset(
         float32 `(batch, classes)`, the form that label smoothing needs.
 
     Raises:
-        ValueError: If `tiles` is empty or `batch_size` is not a positive integer.
+        ValueError: If `tiles` is empty, `batch_size` is not a positive integer, or tiles are to be
+            blended in no random order.
     """
     if len(tiles) == 0:
         raise ValueError("`tiles` holds no tile: expected at least one.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-    classes = len(tiles.class_names)
+    if mixup and shuffle_seed is None:
+        raise ValueError("`shuffle_seed` must be a number where `mixup` is not 0. Received: None.")
+    classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        # Shuffling indices moves 8 bytes a tile; shuffling images would move 12 kB.
+        index = tf.range(len(tiles), dtype=tf.int64)
+        if shuffle_seed is not None:
+            index = tf.random.experimental.stateless_shuffle(index, (shuffle_seed, epoch))
+        return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
 
     def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return tiles.images[index], tiles.labels[index]
 
-    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # NumPy picks the tiles where they lie; as a constant of the graph they would be copied.
         images, labels = tf.numpy_function(take, [index], (tiles.images.dtype, tiles.labels.dtype))
         images.set_shape((None, *tiles.images.shape[1:]))
         labels.set_shape((None,))
-        return tf.cast(images, tf.float32), tf.one_hot(labels, classes)
+        images, labels = tf.cast(images, tf.float32), tf.one_hot(labels, classes)
+        return _blend(images, labels, mixup, (shuffle_seed, step)) if mixup else (images, labels)
 
-    # Shuffling indices moves 8 bytes a tile; shuffling images would move 12 kB.
-    indices = tf.data.Dataset.range(len(tiles))
-    if shuffle_seed is not None:
-        indices = indices.shuffle(len(tiles), seed=shuffle_seed)
-    batches = indices.batch(batch_size).map(
-        batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    return (
+        tf.data.Dataset.range(epochs.start, epochs.stop)
+        .flat_map(order)
+        .enumerate(epochs.start * steps)
+        .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(2)
     )
-    if mixup:
-        blend = keras.layers.MixUp(mixup, seed=shuffle_seed, dtype="float32")
-        names = "images", "labels"
 
-        def blended(*batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            outputs = blend(dict(zip(names, batch, strict=True)))
-            return tuple(outputs[name] for name in names)
 
-        batches = batches.map(blended)  # one after the other: the draws are repeatable
-    return batches.prefetch(2)
+def _blend(
+    images: tf.Tensor, labels: tf.Tensor, alpha: float, seed: tuple[int, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blend each tile with another; unlike Keras' layer, by a seed that is an argument."""
+    count = tf.shape(images)[0]
+    # In double precision: where alpha is small, both draws could underflow to zero.
+    draws = tf.random.stateless_gamma((2, count), seed, alpha, dtype=tf.float64)
+    share = tf.cast(draws[0] / (draws[0] + draws[1]), tf.float32)  # of a beta distribution
+    partner = tf.random.experimental.stateless_shuffle(tf.range(count), seed)
+
+    def mix(x: tf.Tensor) -> tf.Tensor:
+        shares = tf.reshape(share, (-1, *[1] * (x.shape.rank - 1)))
+        return shares * x + (1 - shares) * tf.gather(x, partner)
+
+    return mix(images), mix(labels)
 
 
 def channel_statistics(tiles: Tiles) -> tuple[list[float], list[float]]:

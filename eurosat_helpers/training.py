@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,11 @@ from IPython.display import display
 from sklearn.utils.class_weight import compute_class_weight
 from tqdm import tqdm
 
-from eurosat_helpers import models, pipeline
+from eurosat_helpers import checkpoint, models, pipeline
 from eurosat_helpers.data import Tiles
 
 EVALUATION_BATCH = 250  # tiles; larger than in training, since nothing is kept for gradients
+ROW = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 FLOAT16_UNITS = (7, 0)  # compute capability of the first NVIDIA chips that have them (Volta)
 
 
@@ -169,10 +171,8 @@ class _EpochLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         rate = float(self.model.optimizer.learning_rate)
         seconds = time.perf_counter() - self.epoch_begin
-        measures = {name: logs[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-        self.rows.append(
-            {"epoch": epoch + 1, **measures, "learning_rate": rate, "seconds": seconds}
-        )
+        row = {**logs, "epoch": epoch + 1, "learning_rate": rate, "seconds": seconds}
+        self.rows.append({name: row[name] for name in ROW})
         self.validation = f", validation accuracy {logs['val_accuracy']:.2%}"
         self._show(self.batches, logs)
 
@@ -188,6 +188,50 @@ class _EpochLog(keras.callbacks.Callback):
             unit="batch",
         )
         self.line.show(text)
+
+
+class _BestWeights(keras.callbacks.Callback):
+    """Remember the weights of the epoch with the highest validation accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracy, self.weights = -np.inf, []
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:  # noqa: ARG002
+        if logs["val_accuracy"] > self.accuracy:
+            self.accuracy, self.weights = logs["val_accuracy"], self.model.get_weights()
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keep all that a training needs to go on, after each epoch, in one file."""
+
+    def __init__(self, file: Path, log: _EpochLog, best: _BestWeights) -> None:
+        super().__init__()
+        self.file, self.log, self.best = file, log, best
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
+        checkpoint.write(
+            self.file,
+            rows=[pd.DataFrame(self.log.rows).to_numpy()],
+            model=[keras.ops.convert_to_numpy(value) for value in self.model.variables],
+            optimizer=[
+                keras.ops.convert_to_numpy(value) for value in self.model.optimizer.variables
+            ],
+            best=[self.best.accuracy, *self.best.weights],
+        )
+
+    def resume(self, model: keras.Model) -> int:
+        """Take up what the file holds, if it is there, and return the number of epochs done."""
+        if not self.file.exists():
+            return 0
+        state = checkpoint.read(self.file)
+        model.optimizer.build(model.trainable_variables)
+        checkpoint.restore(model.variables, state["model"])
+        checkpoint.restore(model.optimizer.variables, state["optimizer"])
+        self.best.accuracy, *self.best.weights = state["best"]
+        rows = pd.DataFrame(state["rows"][0], columns=ROW).astype({"epoch": int})
+        self.log.rows = rows.to_dict("records")
+        return len(rows)
 
 
 @contextlib.contextmanager
@@ -230,6 +274,7 @@ def fit(
     class_weight: dict[int, float] | None = None,
     policy: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
 
@@ -253,23 +298,47 @@ def fit(
         policy: Keras dtype policy to compute in; `None` takes that of `precision`. The weights are
             float32 in each, and afterwards the model computes in float32 again.
         callbacks: More callbacks of Keras, such as `ensemble.Snapshots`.
+        checkpoint_dir: Folder in which the state is kept after each epoch. When a training was
+            killed, the same call (model, first weights, tiles, settings) goes on after its last
+            whole epoch, and ends as it would have ended. At the end the file is removed.
 
     Returns:
         One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
         `learning_rate` (at its end), `seconds` (with validation).
 
     Raises:
-        ValueError: If `epochs` or `batch_size` is not a positive integer.
+        ValueError: If `epochs` or `batch_size` is not a positive integer, `callbacks` and
+            `checkpoint_dir` are both given, or a checkpoint is damaged.
     """
-    if not isinstance(epochs, (int, np.integer)) or epochs < 1:
-        raise ValueError(f"`epochs` must be a positive integer. Received: {epochs!r}.")
-    batches = pipeline.dataset(train, batch_size=batch_size, shuffle_seed=seed, mixup=mixup)
-    steps = int(batches.cardinality())
-    log = _EpochLog(epochs=epochs, batches=steps)
-    best = keras.callbacks.EarlyStopping(
-        monitor="val_accuracy", patience=epochs, restore_best_weights=True
-    )
-    with model.distribute_strategy.scope(), _computing_in(policy or precision(), model):
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
+    if callbacks and checkpoint_dir is not None:
+        raise ValueError(
+            "`callbacks` and `checkpoint_dir` exclude each other: what a callback remembers is not "
+            "kept. Leave out one of them."
+        )
+    policy = policy or precision()
+    steps = math.ceil(len(train) / batch_size)
+    log, best = _EpochLog(epochs=epochs, batches=steps), _BestWeights()
+    callbacks, keeper, done = [log, best, *callbacks], None, 0
+    if checkpoint_dir is not None:
+        settings = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "weight_decay": weight_decay,
+            "label_smoothing": label_smoothing,
+            "mixup": mixup,
+            "warmup_fraction": warmup_fraction,
+            "class_weight": class_weight,
+            "policy": policy,
+        }
+        file = checkpoint.find(checkpoint_dir, model, train, validation, settings)
+        keeper = _Keeper(file, log, best)
+        callbacks.append(keeper)
+    with model.distribute_strategy.scope(), _computing_in(policy, model):
         optimizer = keras.optimizers.AdamW(
             warmup_cosine(
                 learning_rate,
@@ -287,15 +356,29 @@ def fit(
             ),
             metrics=["accuracy"],
         )
-        model.fit(
-            batches,
-            validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
-            epochs=epochs,
-            class_weight=class_weight,
-            callbacks=[log, best, *callbacks],
-            shuffle=False,  # the dataset shuffles
-            verbose=0,
-        )
+        if keeper and (done := keeper.resume(model)):
+            print(f"Going on after epoch {done} of {epochs}")
+        if done < epochs:
+            model.fit(
+                pipeline.dataset(
+                    train,
+                    batch_size=batch_size,
+                    shuffle_seed=seed,
+                    epochs=range(done, epochs),
+                    mixup=mixup,
+                ),
+                validation_data=pipeline.dataset(validation, batch_size=EVALUATION_BATCH),
+                initial_epoch=done,
+                epochs=epochs,
+                steps_per_epoch=steps,
+                class_weight=class_weight,
+                callbacks=callbacks,
+                shuffle=False,  # the dataset shuffles
+                verbose=0,
+            )
+        model.set_weights(best.weights)
+    if keeper:
+        keeper.file.unlink(missing_ok=True)
     for make in (model.make_test_function, model.make_predict_function):
         make(force=True)  # those made above would go on computing in half precision
     history = pd.DataFrame(log.rows)

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy.stats
+import tensorflow as tf
 
 from eurosat_helpers import pipeline
 
@@ -31,12 +33,19 @@ def test_batches_are_raw_float_pixels_and_one_hot_labels(demo_tiles):
 
 def test_shuffling_is_seeded_and_differs_between_epochs(demo_tiles):
     tiles = demo_tiles[::4]
-    shuffled = pipeline.dataset(tiles, batch_size=len(tiles), shuffle_seed=3)
-    first, second = (next(iter(shuffled))[0].numpy() for _ in range(2))
-    again = next(iter(pipeline.dataset(tiles, batch_size=len(tiles), shuffle_seed=3)))[0].numpy()
-    np.testing.assert_array_equal(first, again)
+    options = {"batch_size": 60, "shuffle_seed": 3}
+    steps = [len(images) for images, _ in batches(tiles, **options, epochs=range(2))]
+    assert steps == [60, 40, 60, 40]
+    passes = [
+        np.concatenate([images for images, _ in batches(tiles, **options, epochs=epochs)])
+        for epochs in (range(2), range(1), range(1, 2))
+    ]
+    both, first, second = passes
+    np.testing.assert_array_equal(both, np.concatenate([first, second]))
     assert not np.array_equal(first, second)
     assert np.array_equal(np.sort(first, axis=None), np.sort(tiles.images, axis=None))
+    other = np.concatenate([x for x, _ in batches(tiles, **{**options, "shuffle_seed": 4})])
+    assert not np.array_equal(first, other)
 
 
 def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
@@ -51,9 +60,10 @@ def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(blended[:, 5, 6, 0], labels @ (25 * np.arange(10)), atol=1e-2)
     assert (np.count_nonzero(labels, axis=1) == 2).mean() > 0.5
-    mixed = pipeline.dataset(tiles, **options)
-    again, second = (next(iter(mixed))[1].numpy() for _ in range(2))
+    again, second = (labels for _, labels in batches(tiles, **options, epochs=range(2)))
     np.testing.assert_array_equal(again, labels)
+    ((_, resumed),) = batches(tiles, **options, epochs=range(1, 2))
+    np.testing.assert_array_equal(resumed, second)
     assert not np.array_equal(np.sort(second, axis=None), np.sort(labels, axis=None))
     other = batches(tiles, **{**options, "shuffle_seed": 4})[0][1]
     assert not np.array_equal(np.sort(other, axis=None), np.sort(labels, axis=None))
@@ -63,6 +73,19 @@ def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
 def test_bad_batch_size_is_named(demo_tiles, batch_size):
     with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer. Received: "):
         pipeline.dataset(demo_tiles, batch_size=batch_size)
+
+
+def test_mixup_without_a_seed_is_an_error(demo_tiles):
+    with pytest.raises(ValueError, match="`shuffle_seed` must be a number where `mixup` is not 0"):
+        pipeline.dataset(demo_tiles, batch_size=4, mixup=0.2)
+
+
+def test_shares_of_mixup_are_draws_of_the_beta_distribution():
+    labels = tf.eye(4000)
+    _, blended = pipeline._blend(tf.zeros((4000, 1, 1, 3)), labels, 0.5, (1, 2))
+    shares = np.diag(blended)
+    expected = scipy.stats.beta(0.5, 0.5)
+    assert scipy.stats.kstest(shares[shares < 1], expected.cdf).pvalue > 1e-3
 
 
 def test_no_tiles_is_an_error(demo_tiles):

@@ -5,9 +5,10 @@ import sys
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
-from eurosat_helpers import data, models, pipeline, training
+from eurosat_helpers import checkpoint, data, models, pipeline, training
 
 SMALL = {"stem_width": 8, "widths": (16, 32), "blocks": (1, 1)}
 
@@ -63,6 +64,53 @@ def test_callbacks_are_called_along_with_those_of_fit(demo_tiles):
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: ended.append(logs))
     _, history, _ = train_small(demo_tiles[::4], callbacks=[callback])
     assert [logs["val_accuracy"] for logs in ended] == list(history.val_accuracy)
+
+
+@pytest.mark.parametrize("written", [1, 3])
+def test_interrupted_training_goes_on_and_ends_as_an_unbroken_one(
+    demo_tiles, tmp_path, monkeypatch, capsys, written
+):
+    tiles, options = demo_tiles[::4], {"epochs": 3, "mixup": 0.4, "weight_decay": 0.01}
+    unbroken, expected, _ = train_small(tiles, **options)
+    write, calls = checkpoint.write, []
+
+    def stop(file, **groups):
+        if len(calls) == written:
+            raise KeyboardInterrupt
+        write(file, **groups)
+        calls.append(file)
+        if written == 3 == len(calls):  # the last epoch is done, but not what follows it
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_small(tiles, **options, checkpoint_dir=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [calls[0].name]
+    monkeypatch.undo()
+    train_small(tiles, **{**options, "mixup": 0.2}, checkpoint_dir=tmp_path)  # a foreign one
+    assert "Going on" not in capsys.readouterr().out
+    model, history, _ = train_small(tiles, **options, checkpoint_dir=tmp_path)
+    assert f"Going on after epoch {written} of 3" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"))
+    for weight, same in zip(model.get_weights(), unbroken.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, same)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_checkpoint_is_named_and_kept(demo_tiles, tmp_path, monkeypatch):
+    tiles = demo_tiles[::8]
+    file = tmp_path / "state.npz"
+    monkeypatch.setattr(checkpoint, "find", lambda *_: file)
+    for content in (b"", b"state"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"state.npz` is damaged: .* begins anew"):
+            train_small(tiles, checkpoint_dir=tmp_path)
+        assert file.read_bytes() == content
+
+
+def test_callbacks_and_checkpoints_exclude_each_other(demo_tiles, tmp_path):
+    with pytest.raises(ValueError, match="`callbacks` and `checkpoint_dir` exclude each other"):
+        train_small(demo_tiles, callbacks=[keras.callbacks.Callback()], checkpoint_dir=tmp_path)
 
 
 def test_class_weights_change_the_training(demo_tiles):
