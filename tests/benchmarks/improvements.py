@@ -43,6 +43,7 @@ SHIPPED = Path("saved_model/eurosat_cnn/model.keras")
 VOTERS = ("mobilenet-fine-tuned", "bagged-1", "bagged-2", "bagged-3")
 # As in training.ipynb.
 RECIPE = {"batch_size": 128, "learning_rate": 0.003, "weight_decay": 0.05, "label_smoothing": 0.1}
+KEPT = {"checkpoint_dir": "checkpoints"}  # a killed experiment goes on
 BASE = "MobileNet_0.75"  # the base whose ImageNet weights were at hand
 HEAD = {"epochs": 10, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05}
 HEAD |= {"label_smoothing": 0.1}
@@ -88,7 +89,9 @@ def frozen_then_tuned(
     ]
     transfer.unfreeze(model)
     stages.append(
-        training.fit(model, train, parts.validation, epochs=epochs, seed=SEED, **FINE_TUNING)
+        training.fit(
+            model, train, parts.validation, epochs=epochs, seed=SEED, **FINE_TUNING, **KEPT
+        )
     )
     return model, pd.concat(stages)
 
@@ -113,7 +116,9 @@ def same_budget(train: data.Tiles, parts: Parts, *, suffix: str, head: int, epoc
     for name, build in (("mobilenet-scratch", scratch), ("cnn-same-time", lambda: cnn(train))):
         count = max(1, round(budget / seconds_an_epoch(build, train, parts)))
         model = build()
-        history = training.fit(model, train, parts.validation, epochs=count, seed=SEED, **RECIPE)
+        history = training.fit(
+            model, train, parts.validation, epochs=count, seed=SEED, **RECIPE, **KEPT
+        )
         record(f"{name}{suffix}", model, history, train, parts)
 
 
@@ -154,6 +159,7 @@ def balance(parts: Parts) -> None:
             seed=SEED,
             class_weight=class_weight,
             **RECIPE,
+            **KEPT,
         )
         record(name, model, history, train, parts)
         answers = evaluation.softmax(
@@ -168,7 +174,9 @@ def bagging(parts: Parts) -> None:
     for member in range(1, 4):
         train = ensemble.bootstrap(parts.train, seed=member)
         model = cnn(train)
-        history = training.fit(model, train, parts.validation, epochs=20, seed=member, **RECIPE)
+        history = training.fit(
+            model, train, parts.validation, epochs=20, seed=member, **RECIPE, **KEPT
+        )
         record(f"bagged-{member}", model, history, train, parts)
 
 
@@ -230,7 +238,7 @@ def search(parts: Parts) -> None:
     network, fit = tuning.best_settings(trials)
     model = cnn(parts.train, **network)
     history = training.fit(
-        model, parts.train, parts.validation, epochs=10, seed=SEED, **{**RECIPE, **fit}
+        model, parts.train, parts.validation, epochs=10, seed=SEED, **{**RECIPE, **KEPT, **fit}
     )
     record("cnn-best-of-search", model, history, parts.train, parts)
 
