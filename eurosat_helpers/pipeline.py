@@ -70,6 +70,7 @@ def dataset(
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(order)
+        .apply(tf.data.experimental.assert_cardinality(len(epochs) * steps))
         .enumerate(epochs.start * steps)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(2)

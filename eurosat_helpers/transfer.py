@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -193,8 +194,10 @@ def build_transfer(
     network.name = "base"  # not by the argument: some look their blocks up by it
     if file is not None:
         try:
-            network.load_weights(str(file))
-        except (OSError, ValueError, KeyError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # of layers for which it has none
+                network.load_weights(str(file))
+        except (OSError, ValueError, KeyError, UserWarning) as error:
             raise ValueError(
                 f"`{file}` does not hold the weights of {base} without its head, or is damaged: "
                 f"remove it and get {BASES[base].address} again. Keras says: {error}"

@@ -98,7 +98,7 @@ def test_interrupted_training_goes_on_and_ends_as_an_unbroken_one(
 
 
 def test_damaged_checkpoint_is_named_and_kept(demo_tiles, tmp_path, monkeypatch):
-    tiles = demo_tiles[::8]
+    tiles = demo_tiles[::4]
     file = tmp_path / "state.npz"
     monkeypatch.setattr(checkpoint, "find", lambda *_: file)
     for content in (b"", b"state"):
