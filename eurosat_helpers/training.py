@@ -241,12 +241,14 @@ def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
     Raw pixels are normalized in float32, and logits come out in it: a float16 softmax loses the
     small probabilities.
     """
-    whole = (keras.layers.Normalization, models.BatchNormalization)
+    whole = [keras.layers.Normalization, models.BatchNormalization]
+    if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
+        whole.append(keras.layers.DepthwiseConv2D)
     outputs = [model.get_layer(name) for name in model.output_names]
     layers = [
         layer
         for layer in models.sublayers(model)
-        if not isinstance(layer, whole) and layer not in outputs
+        if not isinstance(layer, tuple(whole)) and layer not in outputs
     ]
     before = [layer.dtype_policy for layer in layers]
     for layer in layers:
