@@ -307,21 +307,10 @@ def average_weights(
         )
     batches = pipeline.dataset(tiles, batch_size=batch_size, shuffle_seed=seed)
     model.set_weights([np.mean(weights, axis=0) for weights in zip(*weight_sets, strict=True)])
-    inner = list(models.sublayers(model))
-    for layer in inner:
+    for layer in models.sublayers(model):
         if hasattr(layer, "seed_generator"):  # the draws do not depend on what ran before
             layer.seed_generator.state.assign([seed, 0])
-    momentum = {
-        layer: layer.momentum for layer in inner if isinstance(layer, layers.BatchNormalization)
-    }
-    seen = 0
-    for images, _ in batches:
-        for layer in momentum:  # so that the moving mean is the mean of all batches so far
-            layer.momentum = seen / (seen + len(images))
-        model(images, training=True)
-        seen += len(images)
-    for layer, before in momentum.items():
-        layer.momentum = before
+    models.estimate_statistics(model, (images for images, _ in batches))
 
 
 def _check_members(probabilities: Sequence[np.ndarray]) -> np.ndarray:

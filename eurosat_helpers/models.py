@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -60,11 +60,19 @@ class BatchNormalization(layers.BatchNormalization):
 
     Args:
         momentum: Share that the moving mean and variance keep of themselves each batch.
+        fixed_statistics: Whether to normalize by the moving mean and variance in training too, and
+            leave them as they are; scale and shift are trained all the same.
     """
 
-    def __init__(self, momentum: float = 0.98, **kwargs: object) -> None:
+    def __init__(
+        self, momentum: float = 0.98, *, fixed_statistics: bool = False, **kwargs: object
+    ) -> None:
         super().__init__(momentum=momentum, **kwargs)
+        self.fixed_statistics = fixed_statistics
         self.autocast = False  # scale, shift and statistics stay float32
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "fixed_statistics": self.fixed_statistics}
 
     def call(
         self,
@@ -72,7 +80,8 @@ class BatchNormalization(layers.BatchNormalization):
         training: bool = False,
         mask: tf.Tensor | None = None,  # noqa: ARG002
     ) -> tf.Tensor:
-        training = training and self.trainable  # a frozen layer keeps its statistics, as in Keras
+        # A frozen layer keeps its statistics, as in Keras.
+        training = training and self.trainable and not self.fixed_statistics
         mean = tf.convert_to_tensor(self.moving_mean)
         variance = tf.convert_to_tensor(self.moving_variance)
         scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
@@ -262,6 +271,32 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from sublayers(inner)
+
+
+def estimate_statistics(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
+    """Set the moving mean and variance of batch normalization to their means over batches.
+
+    Needed where the weights or the images are not those that the statistics were taken of: after
+    weights were averaged (Izmailov et al., arXiv 1803.05407), or for a network from elsewhere
+    (adaptive batch normalization, Li et al., arXiv 1603.04779). Frozen layers keep theirs.
+
+    Args:
+        model: The model, called on each batch as in training.
+        batches: Its inputs.
+    """
+    momentum = {
+        layer: layer.momentum
+        for layer in sublayers(model)
+        if isinstance(layer, layers.BatchNormalization)
+    }
+    seen = 0
+    for images in batches:
+        for layer in momentum:  # so that the moving mean is the mean of all batches so far
+            layer.momentum = seen / (seen + len(images))
+        model(images, training=True)
+        seen += len(images)
+    for layer, before in momentum.items():
+        layer.momentum = before
 
 
 def summary(model: keras.Model) -> pd.DataFrame:

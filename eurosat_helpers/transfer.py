@@ -1,7 +1,7 @@
 """Transfer learning: networks that were trained on ImageNet, with a new head for the tiles.
 
-First `fit_head` on the frozen base, which is cheap; then, if it shall be better still, `unfreeze`
-and `training.fit` at a learning rate a hundred times lower, so that the base changes only a little.
+First `adapt` and `fit_head` on the frozen base, which is cheap; then, if it shall be better still,
+`unfreeze` and `training.fit` at a much lower learning rate, so that the base changes only a little.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def build_transfer(
 ) -> keras.Model:
     """Build a model on a frozen base, or the same model to be trained from scratch.
 
-    A frozen base has fixed weights, and its batch normalization keeps the statistics of ImageNet,
-    later in `unfreeze` too: those of small batches would spoil it.
+    A frozen base has fixed weights, and its batch normalization keeps its statistics, later in
+    `unfreeze` too: those of small batches would spoil it. `adapt` makes them those of the tiles.
 
     Args:
         base: A name in `BASES`.
@@ -223,11 +223,34 @@ def build_transfer(
     return keras.Model(images, logits, name=base)
 
 
-def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
-    """Let the last layers of the base be trained too, all but its batch normalization.
+def adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256) -> None:
+    """Give batch normalization of a frozen base the statistics of the tiles.
 
-    Afterwards call `training.fit` at a very low learning rate, such as 1e-5: it compiles the model
-    anew, without which nothing would change.
+    Photographs have others than satellite tiles, and the base sees these as it was trained to see
+    those (adaptive batch normalization, Li et al., arXiv 1603.04779). It costs one pass.
+
+    Args:
+        model: A model of `build_transfer` with a frozen base.
+        tiles: The training tiles.
+        seed: Seed of their order.
+        batch_size: Tiles in a batch; the statistics are those within batches, so not too few.
+    """
+    base = model.get_layer("base")
+    enlarge = keras.Model(model.input, model.get_layer("resizing").output)
+    batches = pipeline.dataset(tiles, batch_size=batch_size, shuffle_seed=seed)
+    base.trainable = True
+    models.estimate_statistics(base, (enlarge(images) for images, _ in batches))
+    base.trainable = False
+
+
+def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
+    """Let the last layers of the base be trained too.
+
+    Its batch normalization stays in inference mode, with the statistics that it has; its scales and
+    shifts are trained.
+
+    Afterwards call `training.fit` at a very low learning rate: it compiles the model anew, without
+    which nothing would change.
 
     Args:
         model: A model of `build_transfer` with weights from ImageNet.
@@ -243,9 +266,11 @@ def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
             f"`last` must be from 1 to the {count} layers of the base, or None. Received: {last}."
         )
     base.trainable = True
-    for position, layer in enumerate(base.layers):
-        frozen = last is not None and position < count - last
-        if frozen or isinstance(layer, layers.BatchNormalization):
+    for layer in models.sublayers(base):
+        if isinstance(layer, models.BatchNormalization):
+            layer.fixed_statistics = True
+    if last is not None:
+        for layer in base.layers[:-last]:
             layer.trainable = False
 
 

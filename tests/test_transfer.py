@@ -209,7 +209,10 @@ def test_unfrozen_layers_learn_in_half_precision_and_batch_normalization_keeps_a
             for old, new in zip(before[layer.name], layer.get_weights(), strict=True)
         )
     ]
-    assert changed == ["conv_dw_13", "conv_pw_13"]
+    assert changed == ["conv_dw_13", "conv_dw_13_bn", "conv_pw_13", "conv_pw_13_bn"]
+    for layer in normalizations(frozen):  # scale and shift learn, mean and variance stay
+        for old, new in zip(before[layer.name][2:], layer.get_weights()[2:], strict=True):
+            np.testing.assert_array_equal(old, new)
     assert {layer.compute_dtype for layer in flattened(frozen)} == {"float32"}
     assert {weight.dtype for weight in frozen.weights} == {"float32"}
 
@@ -219,13 +222,26 @@ def test_whole_base_unfreezes_and_stays_so_through_a_file(frozen, tmp_path):
     frozen.save(tmp_path / "model.keras")
     for model in (frozen, keras.saving.load_model(tmp_path / "model.keras")):
         base = model.get_layer("base")
-        assert all(
-            layer.trainable != isinstance(layer, layers.BatchNormalization) for layer in base.layers
-        )
+        assert all(layer.trainable for layer in base.layers)
         before = [layer.moving_mean.numpy() for layer in normalizations(model)]
         model(IMAGES, training=True)
         for layer, mean in zip(normalizations(model), before, strict=True):
             np.testing.assert_array_equal(layer.moving_mean, mean)
+
+
+def test_adapted_base_has_the_statistics_of_the_tiles_and_stays_frozen(frozen, parts):
+    tiles = parts[0][::2]
+    transfer.adapt(frozen, tiles, seed=0, batch_size=len(tiles))
+    assert not frozen.get_layer("base").trainable_weights
+    base = frozen.get_layer("base")
+    images = tiles.images.astype("float32")
+    for layer in frozen.layers[1 : frozen.layers.index(base)]:
+        images = layer(images)
+    first = base.get_layer("conv1")(images).numpy().reshape(-1, 24)
+    layer = base.get_layer("conv1_bn")
+    np.testing.assert_allclose(layer.moving_mean, first.mean(axis=0), atol=1e-2)
+    np.testing.assert_allclose(layer.moving_variance, first.var(axis=0), rtol=1e-2)
+    assert layer.momentum == 0.98
 
 
 def test_model_from_scratch_trains_its_batch_normalization_and_only_in_training():
