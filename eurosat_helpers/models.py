@@ -289,6 +289,8 @@ def estimate_statistics(model: keras.Model, batches: Iterable[tf.Tensor]) -> Non
         for layer in sublayers(model)
         if isinstance(layer, layers.BatchNormalization)
     }
+    if not momentum:
+        return
     seen = 0
     for images in batches:
         for layer in momentum:  # so that the moving mean is the mean of all batches so far

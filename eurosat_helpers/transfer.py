@@ -227,7 +227,8 @@ def adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256)
     """Give batch normalization of a frozen base the statistics of the tiles.
 
     Photographs have others than satellite tiles, and the base sees these as it was trained to see
-    those (adaptive batch normalization, Li et al., arXiv 1603.04779). It costs one pass.
+    those (adaptive batch normalization, Li et al., arXiv 1603.04779). It costs one pass, over 4,000
+    of the tiles at most.
 
     Args:
         model: A model of `build_transfer` with a frozen base.
@@ -237,7 +238,8 @@ def adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256)
     """
     base = model.get_layer("base")
     enlarge = keras.Model(model.input, model.get_layer("resizing").output)
-    batches = pipeline.dataset(tiles, batch_size=batch_size, shuffle_seed=seed)
+    some = tiles[:: -(-len(tiles) // 4000)]  # of each class: a mean needs no more
+    batches = pipeline.dataset(some, batch_size=batch_size, shuffle_seed=seed)
     base.trainable = True
     models.estimate_statistics(base, (enlarge(images) for images, _ in batches))
     base.trainable = False
@@ -355,8 +357,8 @@ def compare_bases(
         train: The training tiles.
         validation: The validation tiles, which choose the winner; the test has no say.
         seed: Seed of the random weights and of each training, alike for every base.
-        weights: `"imagenet"` trains the head on the frozen base by `fit_head`, `None` the whole
-            model from scratch by `training.fit`.
+        weights: `"imagenet"` trains the head on the frozen base by `adapt` and `fit_head`, `None`
+            the whole model from scratch by `training.fit`.
         **settings: Further keywords of `training.fit`, alike for every base.
 
     Returns:
@@ -381,14 +383,19 @@ def compare_bases(
         keras.utils.set_random_seed(seed)
         model = build_transfer(name, num_classes=len(train.class_names), weights=weights)
         print(f"{name}:")
-        fit = training.fit if weights is None else fit_head
-        history = fit(model, train, validation, seed=seed, **settings)
+        begin = time.perf_counter()
+        if weights is None:
+            history = training.fit(model, train, validation, seed=seed, **settings)
+        else:
+            adapt(model, train, seed=seed)
+            history = fit_head(model, train, validation, seed=seed, **settings)
+        seconds = time.perf_counter() - begin
         rows.append(
             {
                 "base": name,
                 "validation accuracy": history.val_accuracy.max(),
                 "parameters": model.count_params(),
-                "seconds": history.seconds.sum(),
+                "seconds": seconds,
             }
         )
         table = pd.DataFrame(rows).set_index("base")
