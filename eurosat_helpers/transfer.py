@@ -245,11 +245,8 @@ def adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256)
     base.trainable = False
 
 
-def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
+def unfreeze(model: keras.Model, *, last: int | None = None, fixed_statistics: bool = True) -> None:
     """Let the last layers of the base be trained too.
-
-    Its batch normalization stays in inference mode, with the statistics that it has; its scales and
-    shifts are trained.
 
     Afterwards call `training.fit` at a very low learning rate: it compiles the model anew, without
     which nothing would change.
@@ -257,6 +254,9 @@ def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
     Args:
         model: A model of `build_transfer` with weights from ImageNet.
         last: Number of layers of the base, counted from its end; `None` unfreezes the whole base.
+        fixed_statistics: Whether batch normalization stays in inference mode, with the statistics
+            that it has, which a few tiles or small batches could not replace; its scales and shifts
+            are trained all the same. With many tiles `False` is better.
 
     Raises:
         ValueError: If `last` is not from 1 to the number of the base's layers.
@@ -270,7 +270,7 @@ def unfreeze(model: keras.Model, *, last: int | None = None) -> None:
     base.trainable = True
     for layer in models.sublayers(base):
         if isinstance(layer, models.BatchNormalization):
-            layer.fixed_statistics = True
+            layer.fixed_statistics = fixed_statistics
     if last is not None:
         for layer in base.layers[:-last]:
             layer.trainable = False

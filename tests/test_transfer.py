@@ -229,6 +229,14 @@ def test_whole_base_unfreezes_and_stays_so_through_a_file(frozen, tmp_path):
             np.testing.assert_array_equal(layer.moving_mean, mean)
 
 
+def test_statistics_follow_the_tiles_where_they_are_not_fixed(frozen):
+    transfer.unfreeze(frozen, fixed_statistics=False)
+    before = [layer.moving_mean.numpy() for layer in normalizations(frozen)]
+    frozen(IMAGES[:1], training=True)
+    for layer, mean in zip(normalizations(frozen), before, strict=True):
+        assert not np.array_equal(layer.moving_mean, mean)
+
+
 def test_adapted_base_has_the_statistics_of_the_tiles_and_stays_frozen(frozen, parts):
     tiles = parts[0][::2]
     transfer.adapt(frozen, tiles, seed=0, batch_size=len(tiles))

@@ -86,7 +86,9 @@ def seconds_an_epoch(build: Callable[[], keras.Model], train: data.Tiles, parts:
     return history.seconds.iloc[1] * share
 
 
-def fine_tune(train: data.Tiles, parts: Parts, *, suffix: str, head: int, epochs: int) -> None:
+def fine_tune(
+    name: str, train: data.Tiles, parts: Parts, *, head: int, epochs: int, fixed_statistics: bool
+) -> None:
     """Train the head on features of the frozen base, then everything at a low rate."""
     keras.utils.set_random_seed(SEED)
     model = transfer.build_transfer(BASE)
@@ -95,11 +97,11 @@ def fine_tune(train: data.Tiles, parts: Parts, *, suffix: str, head: int, epochs
     adapting = time.perf_counter() - begin
     first = transfer.fit_head(model, train, parts.validation, seed=SEED, **{**HEAD, "epochs": head})
     first.loc[0, "seconds"] += adapting
-    transfer.unfreeze(model)
+    transfer.unfreeze(model, fixed_statistics=fixed_statistics)
     second = training.fit(
         model, train, parts.validation, epochs=epochs, seed=SEED, **FINE_TUNING, **KEPT
     )
-    record(f"mobilenet-fine-tuned{suffix}", model, pd.concat([first, second]), train, parts)
+    record(name, model, pd.concat([first, second]), train, parts)
 
 
 def same_time(train: data.Tiles, parts: Parts, *, suffix: str) -> None:
@@ -136,7 +138,14 @@ def frozen(parts: Parts) -> None:
 
 def fine_tuned(parts: Parts) -> None:
     """Does fine-tuning a pretrained network beat our own? 16 minutes."""
-    fine_tune(parts.train, parts, suffix="", head=10, epochs=10)
+    settings = {"head": 10, "epochs": 10, "fixed_statistics": False}
+    fine_tune("mobilenet-fine-tuned", parts.train, parts, **settings)
+
+
+def fixed_statistics(parts: Parts) -> None:
+    """Is it better to keep batch normalization in inference mode? 16 minutes."""
+    settings = {"head": 10, "epochs": 10, "fixed_statistics": True}
+    fine_tune("mobilenet-fixed-statistics", parts.train, parts, **settings)
 
 
 def negative_transfer(parts: Parts) -> None:
@@ -147,7 +156,8 @@ def negative_transfer(parts: Parts) -> None:
 def negative_transfer_few(parts: Parts) -> None:
     """Does pretraining help with 100 tiles a class? Three times 3 minutes."""
     few = data.sample(parts.train, 1000, seed=SEED)
-    fine_tune(few, parts, suffix="-100-a-class", head=30, epochs=10)
+    settings = {"head": 30, "epochs": 10, "fixed_statistics": True}
+    fine_tune("mobilenet-fine-tuned-100-a-class", few, parts, **settings)
     same_time(few, parts, suffix="-100-a-class")
 
 
@@ -349,6 +359,7 @@ def vote(parts: Parts) -> None:
 EXPERIMENTS = (
     frozen,
     fine_tuned,
+    fixed_statistics,
     negative_transfer,
     negative_transfer_few,
     balance,
