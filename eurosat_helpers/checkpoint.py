@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from eurosat_helpers import files
 from eurosat_helpers.data import Tiles
 
 
@@ -66,13 +66,7 @@ def write(file: Path, **groups: list[np.ndarray]) -> None:
         },
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{file.stem}-", dir=file.parent) as scratch:
-        written = Path(scratch) / file.name
-        with written.open("wb") as stream:
-            stream.write(packed.getbuffer())
-            stream.flush()
-            os.fsync(stream.fileno())
-        written.replace(file)
+    files.write(file, packed.getbuffer())
 
 
 def read(file: Path) -> dict[str, list[np.ndarray]]:

@@ -15,9 +15,7 @@ import datetime
 import fcntl
 import io
 import itertools
-import os
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -28,7 +26,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from eurosat_helpers import evaluation, pipeline
+from eurosat_helpers import evaluation, files, pipeline
 from eurosat_helpers.data import Tiles
 
 COLUMNS = {
@@ -131,11 +129,11 @@ def record(
             labels=validation.labels,
             probabilities=np.asarray(probabilities),
         )
-        _write(predictions / f"{row['run']}.npz", packed.getvalue())
+        files.write(predictions / f"{row['run']}.npz", packed.getvalue())
         line = io.StringIO()
         # `str` of a float is read back as the same float.
         csv.writer(line, lineterminator="\n").writerow(row[column] for column in COLUMNS)
-        _write(file, (text + line.getvalue()).encode())
+        files.write(file, (text + line.getvalue()).encode())
     return pd.DataFrame([row], columns=list(COLUMNS))
 
 
@@ -252,17 +250,6 @@ def _locked(file: Path) -> Iterator[None]:
     with file.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write the whole file or none of it."""
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.parent) as scratch:
-        written = Path(scratch) / file.name
-        with written.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        written.replace(file)
 
 
 def _read(file: Path) -> tuple[str, pd.DataFrame]:

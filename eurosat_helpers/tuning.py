@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
-from eurosat_helpers import models, pipeline, training
+from eurosat_helpers import files, models, pipeline, training
 from eurosat_helpers.data import Tiles
 
 METHODS = ("random", "grid", "bayesian", "hyperband")
@@ -404,10 +403,7 @@ def _folder(directory: Path, settings: dict[str, object]) -> Path:
     name = f"{settings['method']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = directory.expanduser().resolve() / name
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".search-", dir=folder.parent) as temporary:
-        written = Path(temporary) / "search.json"  # for readers; a worker may write it too
-        written.write_text(text, encoding="utf-8")
-        written.replace(folder / written.name)
+    files.write(folder / "search.json", text.encode())  # for readers
     return folder
 
 

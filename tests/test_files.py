@@ -1,0 +1,21 @@
+"""Tests of eurosat_helpers.files. A full disk is in test_runs.py."""
+
+import pytest
+
+from eurosat_helpers import files
+
+
+def test_file_is_replaced_whole_and_nothing_lies_beside_it(tmp_path):
+    file = tmp_path / "table.csv"
+    for content in (b"a long first content", b"short"):
+        files.write(file, content)
+        assert file.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_write_that_fails_leaves_what_was_there(tmp_path):
+    folder = tmp_path / "table.csv"
+    folder.mkdir()
+    with pytest.raises(IsADirectoryError, match=r"table\.csv"):
+        files.write(folder, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
