@@ -87,11 +87,13 @@ def record(
     print(row.round(4).to_string(index=False), flush=True)
 
 
-def seconds_an_epoch(build: Callable[[], keras.Model], train: data.Tiles, parts: Parts) -> float:
+def seconds_an_epoch(
+    build: Callable[[], keras.Model], train: data.Tiles, parts: Parts, **settings: object
+) -> float:
     """Time a short training, for how many epochs a budget pays."""
     share = max(1, len(train) // 2000)
     probe, validation = train[::share], parts.validation[::share]
-    history = training.fit(build(), probe, validation, epochs=2, seed=SEED, **RECIPE)
+    history = training.fit(build(), probe, validation, epochs=2, seed=SEED, **settings)
     return history.seconds.iloc[1] * share
 
 
@@ -122,8 +124,9 @@ def fine_tune(
     record(name, model, pd.concat([first, second]), train, parts)
 
 
-def same_time(train: data.Tiles, parts: Parts, *, suffix: str) -> None:
+def same_time(train: data.Tiles, parts: Parts, *, suffix: str, **settings: object) -> None:
     """Train the same network from scratch, and ours, as long as the fine-tuned one took."""
+    settings = {**RECIPE, **settings}
     rows = runs.table().set_index("name")
     budget = rows.loc[[f"mobilenet-fine-tuned{suffix}"], "seconds"].iloc[0]
 
@@ -132,10 +135,10 @@ def same_time(train: data.Tiles, parts: Parts, *, suffix: str) -> None:
         return transfer.build_transfer(BASE, weights=None)
 
     for name, build in (("mobilenet-scratch", scratch), ("cnn-same-time", lambda: cnn(train))):
-        count = max(1, round(budget / seconds_an_epoch(build, train, parts)))
+        count = max(1, round(budget / seconds_an_epoch(build, train, parts, **settings)))
         model = build()
         history = training.fit(
-            model, train, parts.validation, epochs=count, seed=SEED, **RECIPE, **KEPT
+            model, train, parts.validation, epochs=count, seed=SEED, **settings, **KEPT
         )
         record(f"{name}{suffix}", model, history, train, parts)
 
@@ -196,13 +199,19 @@ def negative_transfer(parts: Parts) -> None:
     same_time(parts.train, parts, suffix="")
 
 
-def negative_transfer_few(parts: Parts) -> None:
-    """Does pretraining help with 100 tiles a class? Four times 3 minutes."""
+def few_fine_tuned(parts: Parts) -> None:
+    """What should batch normalization do in fine-tuning with 100 tiles a class? Twice 3 minutes."""
     few = data.sample(parts.train, 1000, seed=SEED)
     for name, fixed in (("mobilenet-fine-tuned", False), ("mobilenet-fixed-statistics", True)):
         settings = {"head": 30, "epochs": 15, "fixed_statistics": fixed}
         fine_tune(f"{name}-100-a-class", few, parts, **settings)
-    same_time(few, parts, suffix="-100-a-class")
+
+
+def few_negative_transfer(parts: Parts) -> None:
+    """Does pretraining help with 100 tiles a class? Twice 3 minutes, after `few_fine_tuned`."""
+    few = data.sample(parts.train, 1000, seed=SEED)
+    # With so few tiles, batches of 128 would leave too few updates.
+    same_time(few, parts, suffix="-100-a-class", batch_size=32)
 
 
 def ten_epochs(
@@ -287,6 +296,12 @@ def bagging(parts: Parts) -> None:
 def classifiers(parts: Parts) -> None:
     """Do support vector machines or trees read deep features better than a softmax? 15 minutes."""
     shipped = keras.saving.load_model(SHIPPED)
+    metadata = json.loads((SHIPPED.parent / "metadata.json").read_text())
+    seconds = pd.DataFrame({"seconds": [metadata["seconds"] / metadata["epochs"]]})
+    history = pd.concat([seconds] * metadata["epochs"])
+    runs.record_model(
+        "cnn-90-epochs", shipped, history, train=parts.train, validation=parts.validation, seed=SEED
+    )
     for network, model in (("cnn", shipped), ("imagenet", transfer.build_transfer(BASE))):
         begin = time.perf_counter()
         train, validation = (
@@ -311,14 +326,14 @@ def classifiers(parts: Parts) -> None:
 
 
 def search(parts: Parts) -> None:
-    """Are there better settings than those of training.ipynb? 25 minutes."""
+    """Are there better settings than those of training.ipynb? 20 minutes."""
     few = data.sample(parts.train, 3000, seed=SEED)
     trials = tuning.search(
         few,
         parts.validation,
         method="bayesian",
-        trials=15,
-        epochs=6,
+        trials=12,
+        epochs=4,
         directory="results/search",
         seed=SEED,
         weight_decay=RECIPE["weight_decay"],
@@ -432,19 +447,61 @@ def vote(parts: Parts) -> None:
     )
 
 
+# What is compared with what, by the names of their rows.
+PAIRS = (
+    ("mobilenet-frozen-adapted", "mobilenet-frozen"),
+    ("mobilenet-fixed-statistics", "mobilenet-frozen-adapted"),
+    ("mobilenet-fine-tuned", "mobilenet-fixed-statistics"),
+    ("mobilenet-fine-tuned-again", "mobilenet-fine-tuned"),
+    ("mobilenet-averaged-weights", "mobilenet-fine-tuned-again"),
+    ("mobilenet-fine-tuned", "mobilenet-scratch"),
+    ("mobilenet-fine-tuned", "cnn-same-time"),
+    ("mobilenet-fine-tuned-100-a-class", "mobilenet-fixed-statistics-100-a-class"),
+    ("mobilenet-fine-tuned-100-a-class", "mobilenet-scratch-100-a-class"),
+    ("mobilenet-fine-tuned-100-a-class", "cnn-same-time-100-a-class"),
+    ("cnn-averaged-weights", "cnn-10-epochs"),
+    ("cnn-class-weights", "cnn-10-epochs"),
+    ("cnn-oversampled", "cnn-10-epochs"),
+    ("cnn-best-of-search", "cnn-10-epochs"),
+    ("cnn-two-seeds", "cnn-10-epochs"),
+    ("cnn-two-bagged", "cnn-10-epochs"),
+    ("cnn-two-bagged", "cnn-two-seeds"),
+    *((f"cnn-features-{name.replace(' ', '-')}", "cnn-90-epochs") for name in features.CLASSIFIERS),
+    *(
+        (f"imagenet-features-{name.replace(' ', '-')}", "mobilenet-frozen")
+        for name in features.CLASSIFIERS
+    ),
+)
+
+
+def differences(parts: Parts) -> None:  # noqa: ARG001
+    """What is better than what? Of the rows that are there; seconds."""
+    table = runs.table().sort_values("date").drop_duplicates("name", keep="last").set_index("name")
+    for one, other in PAIRS:
+        if {one, other} <= set(table.index):
+            pair = runs.compare(table.run[one], table.run[other])
+            low, high = pair.difference_low, pair.difference_high
+            print(
+                f"{one:40}{pair.accuracy:7.2%} against {pair.other_accuracy:.2%} of {other:40}"
+                f"{pair.difference:+.2%} ({low:+.2%} to {high:+.2%}), p = {pair.p_value:.2g}"
+            )
+
+
 EXPERIMENTS = (
     frozen,
     fine_tuned,
     fine_tuned_again,
     fixed_statistics,
     negative_transfer,
-    negative_transfer_few,
+    few_fine_tuned,
+    few_negative_transfer,
     balance,
     bagging,
     classifiers,
     search,
     bases,
     vote,
+    differences,
 )
 
 
