@@ -29,7 +29,8 @@ from matplotlib.figure import Figure
 from eurosat_helpers import models
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
 
-tf.get_logger().setLevel("WARNING")  # each export would tell of a temporary folder
+# Each export would tell of a temporary folder, and many models in one process of their tracing.
+tf.get_logger().setLevel("ERROR")
 
 FILES = (
     "saved_model.pb",

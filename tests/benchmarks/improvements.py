@@ -389,10 +389,11 @@ def costs(names: list[str]) -> dict[str, int]:
     """Sum up what the members cost."""
     shipped = json.loads((SHIPPED.parent / "metadata.json").read_text())
     rows = runs.table().sort_values("date").drop_duplicates("name", keep="last").set_index("name")
-    rows = rows.loc[names[1:]]
+    trained = [rows.loc[name] for name in names if name != "cnn-90-epochs"]
+    trained += [shipped] * ("cnn-90-epochs" in names)
     return {
-        "epochs": int(shipped["epochs"] + rows["epochs"].sum()),
-        "seconds": round(shipped["seconds"] + rows["seconds"].sum()),
+        "epochs": int(sum(row["epochs"] for row in trained)),
+        "seconds": round(sum(row["seconds"] for row in trained)),
     }
 
 
@@ -458,7 +459,7 @@ def vote(parts: Parts) -> None:
             "split": {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2},
             "scores": scores,
             "confidence_threshold": evaluation.confidence_threshold(labels, validation),
-            **costs(list(paths)),
+            **costs([name for name, weight in zip(paths, weights, strict=True) if weight]),
             "hardware": training.hardware(),
         },
         history=pd.DataFrame({"member": list(paths), "weight": weights}),
@@ -475,11 +476,11 @@ PAIRS = (
     ("mobilenet-fine-tuned-longer", "mobilenet-fine-tuned"),
     ("mobilenet-fine-tuned-again", "mobilenet-fine-tuned"),
     ("mobilenet-averaged-weights", "mobilenet-fine-tuned-again"),
-    ("mobilenet-fine-tuned", "mobilenet-scratch"),
-    ("mobilenet-fine-tuned", "cnn-same-time"),
+    ("cnn-same-time", "mobilenet-fine-tuned"),
+    ("mobilenet-scratch", "cnn-same-time"),
     ("mobilenet-fine-tuned-100-a-class", "mobilenet-fixed-statistics-100-a-class"),
-    ("mobilenet-fine-tuned-100-a-class", "mobilenet-scratch-100-a-class"),
-    ("mobilenet-fine-tuned-100-a-class", "cnn-same-time-100-a-class"),
+    ("cnn-same-time-100-a-class", "mobilenet-fixed-statistics-100-a-class"),
+    ("mobilenet-scratch-100-a-class", "cnn-same-time-100-a-class"),
     ("cnn-averaged-weights", "cnn-10-epochs"),
     ("cnn-class-weights", "cnn-10-epochs"),
     ("cnn-oversampled", "cnn-10-epochs"),
