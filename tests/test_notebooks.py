@@ -104,9 +104,8 @@ def demo_run(tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     nowhere = "http://127.0.0.1:9"  # a proxy that nobody runs: no address can be reached
     environment |= {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": ""}
-    for name, parameters in zip(
-        NOTEBOOKS, (["-p", "epochs", "2"], ["-p", "seed", "5"]), strict=True
-    ):
+    quick = ["-p", "epochs", "2", "-p", "few_tiles", "100", "-p", "few_epochs", "2"]
+    for name, parameters in zip(NOTEBOOKS, (quick, ["-p", "seed", "5"]), strict=True):
         command = [sys.executable, "-m", "papermill", name, f"results/{name}", *parameters]
         run = subprocess.run(
             command, cwd=home, env=environment, capture_output=True, text=True, check=False
@@ -143,6 +142,10 @@ def test_demo_run_saves_the_demo_model_and_touches_nothing_else(demo_run):
     assert made == {
         ("saved_model", "demo"),
         ("results", "training.ipynb"),
+        ("results", "runs.csv"),
+        ("results", "runs"),
+        ("results", "search"),
+        ("results", ".runs.lock"),
         ("results", "inference.ipynb"),
         ("results", "predictions.csv"),
         ("results", "predictions.png"),
@@ -157,3 +160,48 @@ def test_demo_run_predicts_twenty_tiles(demo_run):
     assert (table.truth.value_counts() == 2).all()
     unseen = (home / "saved_model" / "demo" / "test_files.txt").read_text().split()
     assert set(table.file) <= set(unseen)
+
+
+def test_demo_run_records_each_improvement(demo_run):
+    home, _ = demo_run
+    table = pd.read_csv(home / "results" / "runs.csv")
+    assert {"cnn", "few", "few-oversampled", "few-MobileNet_0.75", "few-ensemble"} <= set(
+        table.name
+    )
+    assert (table.source == "demo tiles").all()
+    assert {path.stem for path in (home / "results" / "runs").iterdir()} == set(table.run)
+
+
+ENSEMBLE = """
+import json
+from pathlib import Path
+
+import keras
+import pandas as pd
+
+from eurosat_helpers import artifact, ensemble
+
+demo = Path("saved_model/demo")
+members = [keras.saving.load_model(demo / "model.keras") for _ in range(2)]
+artifact.save(
+    ensemble.average_models(members, symmetries=True),
+    "saved_model/voting",
+    metadata=json.loads((demo / "metadata.json").read_text()),
+    history=pd.read_csv(demo / "history.csv"),
+    test_names=(demo / "test_files.txt").read_text().split(),
+)
+"""
+
+
+def test_inference_notebook_runs_an_ensemble_unchanged(demo_run, tmp_path):
+    home = shutil.copytree(demo_run[0], tmp_path / "home")
+    subprocess.run([sys.executable, "-c", ENSEMBLE], cwd=home, check=True, capture_output=True)
+    before = pd.read_csv(home / "results" / "predictions.csv")
+    command = [sys.executable, "-m", "papermill", "inference.ipynb", "results/voting.ipynb"]
+    command += ["-p", "seed", "5", "-p", "model_dir", "saved_model/voting"]
+    run = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    table = pd.read_csv(home / "results" / "predictions.csv")
+    assert table.file.tolist() == before.file.tolist()
+    assert table.confidence.sub(before.confidence).abs().max() > 1e-3  # another model
+    assert "voting" in "".join(texts(nbformat.read(home / "results" / "voting.ipynb", 4)))
