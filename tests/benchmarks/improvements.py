@@ -69,6 +69,12 @@ def cnn(train: data.Tiles, *, seed: int = SEED, **settings: object) -> keras.Mod
     return models.build_cnn(mean=mean, variance=variance, **settings)
 
 
+def latest() -> pd.DataFrame:
+    """Read the newest row of each name."""
+    rows = runs.table().sort_values("date")
+    return rows.drop_duplicates("name", keep="last").set_index("name")
+
+
 def record(
     name: str,
     model: keras.Model,
@@ -141,8 +147,7 @@ def fine_tune(
 def same_time(train: data.Tiles, parts: Parts, *, suffix: str, **settings: object) -> None:
     """Train the same network from scratch, and ours, as long as the fine-tuned one took."""
     settings = {**RECIPE, **settings}
-    rows = runs.table().set_index("name")
-    budget = rows.loc[[f"mobilenet-fine-tuned{suffix}"], "seconds"].iloc[0]
+    budget = latest().loc[f"mobilenet-fine-tuned{suffix}", "seconds"]
 
     def scratch() -> keras.Model:
         keras.utils.set_random_seed(SEED)
@@ -188,9 +193,8 @@ def fine_tuned_longer(parts: Parts) -> None:
 def fine_tuned_again(parts: Parts) -> None:
     """Do ten more epochs with mix-up help it, and averaged weights? 17 minutes."""
     model = keras.saving.load_model(MODELS / "mobilenet-fine-tuned.keras")
-    rows = runs.table().set_index("name").loc[["mobilenet-fine-tuned"]]
-    before = pd.DataFrame({"seconds": [0.0] * rows["epochs"].iloc[0]})
-    before.loc[0, "seconds"] = rows["seconds"].iloc[0]
+    row = latest().loc["mobilenet-fine-tuned"]
+    before = pd.DataFrame({"seconds": [row["seconds"] / row["epochs"]] * row["epochs"]})
     kept = ensemble.Snapshots(range(7, 11))
     history = training.fit(
         model,
@@ -293,9 +297,8 @@ def bagging(parts: Parts) -> None:
         record(f"cnn-bagged-{seed}", model, history, drawn, parts, seed=seed)
         bagged.append(model)
         logs.append(history)
-    rows = runs.table().set_index("name")
     seconds = {
-        "cnn-two-seeds": rows.loc[["cnn-10-epochs"], "seconds"].iloc[0] + log.seconds.sum(),
+        "cnn-two-seeds": latest().loc["cnn-10-epochs", "seconds"] + log.seconds.sum(),
         "cnn-two-bagged": pd.concat(logs).seconds.sum(),
     }
     for name, members in (("cnn-two-seeds", [first, second]), ("cnn-two-bagged", bagged)):
@@ -316,9 +319,7 @@ def bagging(parts: Parts) -> None:
 def classifiers(parts: Parts) -> None:
     """Do support vector machines or trees read deep features better than a softmax? 15 minutes."""
     shipped = keras.saving.load_model(SHIPPED)
-    metadata = json.loads((SHIPPED.parent / "metadata.json").read_text())
-    seconds = pd.DataFrame({"seconds": [metadata["seconds"] / metadata["epochs"]]})
-    history = pd.concat([seconds] * metadata["epochs"])
+    history = pd.read_csv(SHIPPED.parent / "history.csv")
     runs.record_model(
         "cnn-90-epochs", shipped, history, train=parts.train, validation=parts.validation, seed=SEED
     )
@@ -388,7 +389,7 @@ def bases(parts: Parts) -> None:
 def costs(names: list[str]) -> dict[str, int]:
     """Sum up what the members cost."""
     shipped = json.loads((SHIPPED.parent / "metadata.json").read_text())
-    rows = runs.table().sort_values("date").drop_duplicates("name", keep="last").set_index("name")
+    rows = latest()
     trained = [rows.loc[name] for name in names if name != "cnn-90-epochs"]
     trained += [shipped] * ("cnn-90-epochs" in names)
     return {
@@ -440,10 +441,11 @@ def vote(parts: Parts) -> None:
     judged = parts.test
     logits = model.predict(judged.images.astype("float32"), batch_size=50, verbose=0)
     probabilities = evaluation.softmax(logits, temperature)
-    compared = evaluation.compare(judged.labels, probabilities, answers(best, judged.images))
+    alone = [answers(number, judged.images) for number in range(len(members))]
+    compared = evaluation.compare(judged.labels, probabilities, alone[best])
     print(f"on test, against {list(paths)[best]}:\n{pd.Series(compared)}")
-    for number, name in enumerate(paths):
-        scores = evaluation.scores(judged.labels, answers(number, judged.images))
+    for name, rows in zip(paths, alone, strict=True):
+        scores = evaluation.scores(judged.labels, rows)
         print(f"{name:28}{scores['accuracy']:.4f} on test")
     scores = {
         "validation": evaluation.scores(labels, validation),
@@ -498,7 +500,7 @@ PAIRS = (
 
 def differences(parts: Parts) -> None:  # noqa: ARG001
     """What is better than what? Of the rows that are there; seconds."""
-    table = runs.table().sort_values("date").drop_duplicates("name", keep="last").set_index("name")
+    table = latest()
     for one, other in PAIRS:
         if {one, other} <= set(table.index):
             pair = runs.compare(table.run[one], table.run[other])
