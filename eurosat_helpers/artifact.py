@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -26,11 +27,8 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from eurosat_helpers import models
+from eurosat_helpers import files, models
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
-
-# Each export would tell of a temporary folder, and many models in one process of their tracing.
-tf.get_logger().setLevel("ERROR")
 
 FILES = (
     "saved_model.pb",
@@ -131,16 +129,22 @@ def save(
         )
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
-        new = Path(scratch) / "new"
-        _export(model, new, metadata["class_names"], temperature)
-        # A model that was never compiled: the optimizer's state would triple the file.
-        keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
-        (new / "metadata.json").write_text(text, encoding="utf-8")
-        lines = "".join(f"{name}\n" for name in test_names)
-        (new / "test_files.txt").write_text(lines, encoding="utf-8")
-        history.to_csv(new / "history.csv", index=False)
-        _replace(directory, new, old=Path(scratch) / "old")
+    with files.locked(_beside(directory, "lock")):
+        _recover(directory)
+        new = _beside(directory, "new")
+        shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+        try:
+            with files.named(directory):
+                _export(model, new, metadata["class_names"], temperature)
+                # A model that was never compiled: the optimizer's state would triple the file.
+                keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
+                (new / "metadata.json").write_text(text, encoding="utf-8")
+                lines = "".join(f"{name}\n" for name in test_names)
+                (new / "test_files.txt").write_text(lines, encoding="utf-8")
+                history.to_csv(new / "history.csv", index=False)
+                _replace(directory, new)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
     return directory
 
 
@@ -158,6 +162,9 @@ def load(directory: str | Path) -> Classifier:
         ValueError: If a file is damaged, or the files do not fit together.
     """
     directory = Path(directory)
+    if not directory.is_dir() and _beside(directory, "old").is_dir():
+        with files.locked(_beside(directory, "lock")):  # may be replacing it
+            _recover(directory)
     if not directory.is_dir():
         beside = sorted(path.parent.name for path in directory.parent.glob("*/saved_model.pb"))
         raise FileNotFoundError(
@@ -210,8 +217,9 @@ def default_directory(*, demo: bool, root: str | Path = "saved_model") -> Path:
     """
     names = ("demo",) if demo else ("my_model", "eurosat_cnn")
     for name in names:
-        if (Path(root) / name).is_dir():
-            return Path(root) / name
+        directory = Path(root) / name
+        if directory.is_dir() or _beside(directory, "old").is_dir():
+            return directory
     raise FileNotFoundError(
         f"No saved model {' or '.join(names)} in `{root}`. Run training.ipynb first."
     )
@@ -272,7 +280,10 @@ def save_results(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".results-", dir=directory) as scratch:
+    with (
+        files.named(directory),
+        tempfile.TemporaryDirectory(prefix=".results-", dir=directory) as scratch,
+    ):
         csv, png = Path(scratch) / "predictions.csv", Path(scratch) / "predictions.png"
         table.to_csv(csv, index=False, float_format="%.6f")
         figure.savefig(png, dpi=150)
@@ -287,22 +298,43 @@ def _export(
     def probabilities(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(images, training=False) / temperature)
 
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
-        # Reads PNG too. The accurate transform gives the pixels that other decoders give.
-        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        message = "expected an image of 64x64 pixels"
-        checked = tf.debugging.assert_equal(tf.shape(image), IMAGE_SHAPE, message=message)
+    def decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # The header first: a small file may claim gigabytes of pixels.
+        padded = tf.strings.join([encoded, bytes(24)])
+        png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
+        shape = tf.cond(
+            png,
+            lambda: _png_shape(padded),
+            lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+        )
+        with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
+            # Reads PNG too. The accurate transform gives the pixels that other decoders give.
+            image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+        return position, tf.ensure_shape(image, IMAGE_SHAPE)
+
+    def decode_all(encoded: tf.Tensor) -> tf.Tensor:
+        """Decode, or tell the positions of all that cannot be decoded."""
+        count = tf.size(encoded, tf.int64)
+        images = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+        images = images.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = images.ignore_errors()  # these are missing then
+        # A batch must not be empty, so a blank image comes first.
+        blank = tf.data.Dataset.from_tensors(
+            (tf.constant(-1, tf.int64), tf.zeros(IMAGE_SHAPE, "uint8"))
+        )
+        batch = blank.concatenate(images).batch(count + 1)
+        positions, images = batch.get_single_element()
+        bad = tf.sparse.to_dense(tf.sets.difference(tf.range(count)[None], positions[None, 1:]))[0]
+        message = "expected JPEG or PNG images of 64x64 pixels; these positions hold none:"
+        checked = tf.debugging.Assert(tf.size(bad) == 0, [message, bad], summarize=20)
         with tf.control_dependencies([checked]):
-            image = tf.identity(image)
-        image.set_shape(IMAGE_SHAPE)  # not `ensure_shape`, whose message would come first
-        return image
+            return tf.ensure_shape(images[1:], (None, *IMAGE_SHAPE))
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": probabilities(images)}
 
     def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.map_fn(decode, encoded, fn_output_signature=tf.TensorSpec(IMAGE_SHAPE, "uint8"))
-        rows = probabilities(tf.cast(images, tf.float32))
+        rows = probabilities(tf.cast(decode_all(encoded), tf.float32))
         return {
             "label": tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1)),
             "confidence": tf.reduce_max(rows, axis=1),
@@ -318,16 +350,34 @@ def _export(
     archive.write_out(str(directory), verbose=False)
 
 
-def _replace(directory: Path, new: Path, *, old: Path) -> None:
-    """Rename `new` to `directory`; what was there becomes `old`, or comes back if that fails."""
+def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
+    """Read height and width from the header of a PNG image: two big-endian integers."""
+    width, height = tf.unstack(
+        tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), num=2
+    )
+    return tf.stack([height, width])
+
+
+def _beside(directory: Path, kind: str) -> Path:
+    return directory.with_name(f".{directory.name}.{kind}")
+
+
+def _replace(directory: Path, new: Path) -> None:
+    """Rename `new` to `directory`; what was there comes back if that fails or is cut off."""
     if directory.exists():
-        directory.rename(old)
+        directory.rename(_beside(directory, "old"))
     try:
         new.rename(directory)
-    except OSError:
-        if old.exists():
-            old.rename(directory)
-        raise
+    finally:
+        _recover(directory)
+
+
+def _recover(directory: Path) -> None:
+    """Put back what a process moved away that could not put the new in its place."""
+    old = _beside(directory, "old")
+    if old.exists() and not directory.exists():
+        old.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_metadata(name: str, metadata: object, test_names: Sequence[str]) -> None:

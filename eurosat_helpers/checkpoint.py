@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import keras
@@ -80,21 +78,24 @@ def read(file: Path) -> dict[str, list[np.ndarray]]:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
             for key in packed.files:
                 groups.setdefault(key.partition("/")[0], []).append(packed[key])
-    except (EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
         raise ValueError(
             f"`{file}` is damaged: {error}. Remove it, and the training begins anew."
         ) from error
     return groups
 
 
-def restore(variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
-    """Give the variables their values back.
+def restore(file: Path, variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
+    """Give the variables the values back that `read` found in the file.
 
     Raises:
         ValueError: If the arrays are of other variables.
     """
     shapes = [tuple(variable.shape) for variable in variables]
     if shapes != [array.shape for array in arrays]:
-        raise ValueError(f"expected {len(shapes)} arrays, received {len(arrays)} or other shapes")
+        raise ValueError(
+            f"`{file}` must hold {len(shapes)} arrays of the shapes of the variables. It holds "
+            f"{len(arrays)}, or of other shapes. Remove it, and the training begins anew."
+        )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)

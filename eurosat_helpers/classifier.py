@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
+import PIL.Image
 import tensorflow as tf
+from tqdm import tqdm
 
 IMAGE_SHAPE = (64, 64, 3)
 
@@ -58,6 +63,27 @@ class Classifier:
             ]
         )
 
+    def predict_batches(
+        self, batches: Iterable[np.ndarray], *, tiles: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Predict batch by batch, for more tiles than fit into memory, with a progress bar.
+
+        Args:
+            batches: Arrays as `predict` takes, each of as many tiles as fit into memory.
+            tiles: How many there are in all, for the progress bar to tell what is left.
+
+        Yields:
+            What `predict` returns, for each batch in turn.
+
+        Raises:
+            ValueError: If a batch is none.
+        """
+        with tqdm(total=tiles, desc="predict", unit=" tiles", file=sys.stdout) as bar:
+            for images in batches:
+                rows = self.predict(images)
+                bar.update(len(rows))
+                yield rows
+
     def predict_jpeg(self, encoded: Sequence[bytes], *, batch_size: int = 128) -> pd.DataFrame:
         """Predict from encoded images.
 
@@ -87,14 +113,31 @@ class Classifier:
             batch = list(encoded[start : start + batch_size])
             try:
                 outputs = self.served.serve_jpeg(tf.constant(batch))
-            except tf.errors.InvalidArgumentError:
-                _find_bad_image(batch, start)
-                raise
+            except tf.errors.InvalidArgumentError as error:
+                self._name_bad_image(batch, start, error)
             table = pd.DataFrame(outputs["probabilities"].numpy(), columns=self.class_names)
             table.insert(0, "label", [label.decode() for label in outputs["label"].numpy()])
             table.insert(1, "confidence", outputs["confidence"].numpy())
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
+
+    def _name_bad_image(self, batch: Sequence[bytes], start: int, error: Exception) -> NoReturn:
+        """Raise an error that says which image is bad, and what it is."""
+        for position, item in enumerate(batch, start):
+            try:
+                self.served.serve_jpeg(tf.constant([item]))
+            except tf.errors.InvalidArgumentError:
+                received = f"{len(item)} bytes that are none or are damaged"
+                with contextlib.suppress(Exception):  # of damaged files Pillow raises anything
+                    # Reads the header alone: a small file may claim gigabytes of pixels.
+                    image = PIL.Image.open(io.BytesIO(item))
+                    if image.size != IMAGE_SHAPE[:2] or image.format not in ("JPEG", "PNG"):
+                        received = f"{image.format}, {image.width}x{image.height} pixels"
+                raise ValueError(
+                    f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. "
+                    f"Received: {received}"
+                ) from None
+        raise error
 
     def card(self) -> pd.DataFrame:
         """Tell what the model is and how good, from its metadata.
@@ -145,15 +188,3 @@ def _check_images(images: np.ndarray) -> np.ndarray:
             f"255. Received: {low:.4g} to {high:.4g}"
         )
     return images
-
-
-def _find_bad_image(batch: Sequence[bytes], start: int) -> None:
-    """Raise an error that names the position, which the graph cannot."""
-    for position, item in enumerate(batch, start):
-        expected = f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. Received: "
-        try:
-            shape = tf.io.decode_jpeg(item, channels=3).shape
-        except tf.errors.InvalidArgumentError:
-            raise ValueError(f"{expected}{len(item)} bytes that are none") from None
-        if shape != IMAGE_SHAPE:
-            raise ValueError(f"{expected}shape {tuple(shape)}")

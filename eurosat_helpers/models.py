@@ -10,6 +10,9 @@ import pandas as pd
 import tensorflow as tf
 from keras import layers, ops
 
+# Each export would tell of a folder, and many models in one process of their tracing.
+tf.get_logger().setLevel("ERROR")
+
 IMAGE_SIZE = 64  # pixels
 
 

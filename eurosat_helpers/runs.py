@@ -9,16 +9,11 @@ Runs are chosen by these. The test tiles are for the one that was chosen.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
-import fcntl
 import io
 import itertools
 import re
-import zipfile
-import zlib
-from collections.abc import Iterator
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -112,7 +107,7 @@ def record(
     }
     file, predictions = Path(directory) / "runs.csv", Path(directory) / "runs"
     predictions.mkdir(parents=True, exist_ok=True)
-    with _locked(file.with_name(".runs.lock")):
+    with files.locked(file.with_name(".runs.lock")):
         text, rows = _read(file)
         taken = set(rows["run"])
         candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
@@ -244,14 +239,6 @@ def compare(
     )
 
 
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Wait until no other process is in here; the system ends the lock of one that dies."""
-    with file.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _read(file: Path) -> tuple[str, pd.DataFrame]:
     """Read the text and its rows, of which a missing file has none; a damaged one is an error."""
     remedy = "Repair it, or move it away and a new one is begun."
@@ -295,9 +282,7 @@ def _read_predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray
             )
         order = np.argsort(names)
         return names[order], labels[order], probabilities[order]
-    except (
-        OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error
-    ) as error:  # fmt: skip
+    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
         raise ValueError(f"`{file}` is damaged: {error}. Record the run again.") from error
 
 

@@ -226,8 +226,8 @@ class _Keeper(keras.callbacks.Callback):
             return 0
         state = checkpoint.read(self.file)
         model.optimizer.build(model.trainable_variables)
-        checkpoint.restore(model.variables, state["model"])
-        checkpoint.restore(model.optimizer.variables, state["optimizer"])
+        checkpoint.restore(self.file, model.variables, state["model"])
+        checkpoint.restore(self.file, model.optimizer.variables, state["optimizer"])
         self.best.accuracy, *self.best.weights = state["best"]
         rows = pd.DataFrame(state["rows"][0], columns=ROW).astype({"epoch": int})
         self.log.rows = rows.to_dict("records")
@@ -302,7 +302,8 @@ def fit(
         callbacks: More callbacks of Keras, such as `ensemble.Snapshots`.
         checkpoint_dir: Folder in which the state is kept after each epoch. When a training was
             killed, the same call (model, first weights, tiles, settings) goes on after its last
-            whole epoch, and ends as it would have ended. At the end the file is removed.
+            whole epoch, and ends as it would have ended. A finished training stays there too: until
+            its file is removed, the same call returns it at once.
 
     Returns:
         One row an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,
@@ -359,7 +360,8 @@ def fit(
             metrics=["accuracy"],
         )
         if keeper and (done := keeper.resume(model)):
-            print(f"Going on after epoch {done} of {epochs}")
+            again = f"Finished before: remove {file} to train anew"
+            print(again if done == epochs else f"Going on after epoch {done} of {epochs}")
         if done < epochs:
             model.fit(
                 pipeline.dataset(
@@ -379,8 +381,6 @@ def fit(
                 verbose=0,
             )
         model.set_weights(best.weights)
-    if keeper:
-        keeper.file.unlink(missing_ok=True)
     for make in (model.make_test_function, model.make_predict_function):
         make(force=True)  # those made above would go on computing in half precision
     history = pd.DataFrame(log.rows)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
 import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from IPython.utils.capture import capture_output
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
@@ -131,7 +129,7 @@ def search(
         },
     )
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
-    with _quiet():  # it says that it reloads
+    with capture_output():  # it says that it reloads
         tuner = _Tuner(oracle, directory=folder.parent, project_name=folder.name)
     leads = tuner.oracle is oracle  # a worker asks the chief instead
     if leads and (folder / "oracle.json").exists():
@@ -227,19 +225,6 @@ def _keywords(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str
     return network, {name: values[name] for name in _FIT if name in values}
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Show nothing for a while but errors: neither prints, nor displays, nor TensorFlow's log."""
-    logger = tf.get_logger()  # would warn that each trial traces a network of its own
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        with capture_output():
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 class _TrialLog:
     """One line of progress over all trials."""
 
@@ -280,7 +265,7 @@ class _Tuner(BaseTuner):
         keras.utils.clear_session()  # else the graphs of all trials pile up
         keras.utils.set_random_seed(fit["seed"])
         model = models.build_cnn(**network, **chosen_network)
-        with _quiet():  # `fit` reports every epoch
+        with capture_output():  # `fit` reports every epoch
             history = training.fit(model, train, validation, **fit)
         accuracy = float(history.val_accuracy.max())
         log.end(number, accuracy)

@@ -205,11 +205,11 @@ def test_saving_again_replaces_the_folder_whole(copy):
     save(build_model(2), copy, metadata={**METADATA, "class_names": ["Forest", "River"]})
     assert artifact.load(copy).predict(IMAGES).shape == (5, 2)
     assert not (copy / "left.over").exists()
-    assert [path.name for path in copy.parent.iterdir()] == ["my_model"]
+    assert {path.name for path in copy.parent.iterdir()} == {"my_model", ".my_model.lock"}
 
 
 def test_save_that_fails_halfway_leaves_the_old_folder(copy, model):
-    before = content(copy.parent)
+    before = {**content(copy.parent), ".my_model.lock": b""}
     # Half of a surrogate pair cannot be written as UTF-8; by then the export is complete.
     with pytest.raises(UnicodeEncodeError):
         save(model, copy, test_names=("Forest/Forest_1.jpg", "\ud800.jpg", "River/River_2.jpg"))
@@ -217,16 +217,16 @@ def test_save_that_fails_halfway_leaves_the_old_folder(copy, model):
 
 
 def test_save_that_cannot_be_renamed_puts_the_old_folder_back(copy, model, monkeypatch):
-    before = content(copy.parent)
+    before = {**content(copy.parent), ".my_model.lock": b""}
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name == "new":
+        if self.name == ".my_model.new":
             raise PermissionError("in use")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(PermissionError, match="in use"):
+    with pytest.raises(OSError, match=r"Could not write `.*my_model`; .* in use"):
         save(model, copy)
     assert content(copy.parent) == before
 

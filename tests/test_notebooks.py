@@ -138,9 +138,12 @@ def test_demo_run_saves_the_demo_model_and_touches_nothing_else(demo_run):
     home, before = demo_run
     after = checksums(home)
     assert {name: after.get(name) for name in before} == before
-    made = {path.parts[0:2] for path in set(after) - set(before) if "__pycache__" not in path.parts}
+    new = [path for path in set(after) - set(before) if "__pycache__" not in path.parts]
+    assert [path.suffix for path in new if path.parts[0] == "checkpoints"] == [".npz"]
+    made = {path.parts[0:2] for path in new if path.parts[0] != "checkpoints"}
     assert made == {
         ("saved_model", "demo"),
+        ("saved_model", ".demo.lock"),
         ("results", "training.ipynb"),
         ("results", "runs.csv"),
         ("results", "runs"),

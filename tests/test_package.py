@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ensemble": {"data", "models", "pipeline"},
     "evaluation": set(),
     "runs": {"data", "evaluation", "files", "pipeline"},
-    "artifact": {"classifier", "models"},
+    "artifact": {"classifier", "files", "models"},
     "classifier": set(),
     "plots": set(),
 }
