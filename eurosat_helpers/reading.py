@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -67,7 +68,10 @@ def decode(encoded: bytes) -> np.ndarray:
         ValueError: If this is no whole RGB image of 64x64 pixels.
     """
     try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG"))
+        with image:
             if image.size != (IMAGE_SIZE, IMAGE_SIZE):
                 width, height = image.size
                 raise ValueError(f"{width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}")
@@ -76,6 +80,8 @@ def decode(encoded: bytes) -> np.ndarray:
             return np.asarray(image)
     except UnidentifiedImageError:
         raise ValueError("no JPEG or PNG image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"not {IMAGE_SIZE}x{IMAGE_SIZE} pixels: {error}") from error
     except (OSError, SyntaxError) as error:
         raise ValueError(f"damaged, {error}") from error
 
@@ -150,7 +156,7 @@ def _read_cache(cache: Path, fingerprint: str) -> tuple[np.ndarray, list[str]] |
             return None
         if stamp[1] != _checksum(images, names):
             raise ValueError("its checksum is wrong")
-    except (OSError, EOFError, ValueError, IndexError, TypeError, MemoryError) as error:
+    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
         print(f"The cache {cache.name} is damaged ({error}): decoding anew.")
         return None
     return images, names.tolist()

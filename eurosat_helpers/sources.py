@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from eurosat_helpers import download
 
 ROOTS = ("2750", "EuroSAT_RGB")  # what the published archives call the folder of class folders
+MAX_BYTES = 1_000_000  # of a tile's file: the pixels are 12 kB, the rest leaves room for metadata
 _PUBLISHED = tuple(Path(mirror.url).name for mirror in download.MIRRORS)
 _UNSAFE = re.compile(r"^[\\/]|^[A-Za-z]:|(^|[\\/])\.\.([\\/]|$)")
 
@@ -95,11 +97,12 @@ def opened(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         a function that reads the file of such a path.
 
     Raises:
-        ValueError: If the zip file is damaged, or unsafe to unpack.
+        ValueError: If the zip file is damaged, or unsafe to unpack. The function raises it for what
+            is no file, or has more than `MAX_BYTES`.
     """
     if source.is_dir():
         root = _root(source)
-        yield [path for path, *_ in _list_folder(root)], lambda path: (root / path).read_bytes()
+        yield [path for path, *_ in _list_folder(root)], lambda path: _read_file(root / path)
         return
     try:
         archive = zipfile.ZipFile(source)
@@ -109,7 +112,7 @@ def opened(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         ) from error
     with archive:
         members = _list_zip(source, archive)
-        yield list(members), lambda path: archive.read(members[path])
+        yield list(members), lambda path: _read_member(archive, members[path])
 
 
 def _is_visible(name: str) -> bool:
@@ -132,7 +135,10 @@ def _list_folder(root: Path) -> list[tuple[str, int, int]]:
         with os.scandir(root / folder) as entries:
             for entry in filter(lambda entry: _is_visible(entry.name), entries):
                 path = f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"
-                files.append((path, entry.stat().st_size, entry.stat().st_mtime_ns))
+                size = modified = 0
+                with contextlib.suppress(FileNotFoundError):  # of a link to nothing: a bad tile
+                    size, modified = entry.stat().st_size, entry.stat().st_mtime_ns
+                files.append((path, size, modified))
     return files
 
 
@@ -154,3 +160,21 @@ def _list_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipIn
         for name, info in members.items()
         if name and all(map(_is_visible, name.rstrip("/").split("/")))
     }
+
+
+def _read_file(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # to read a pipe or a device might never end
+        raise ValueError("no regular file")
+    _check_size(status.st_size)
+    return path.read_bytes()
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    _check_size(member.file_size)  # of which `zipfile` reads no more, whatever is packed
+    return archive.read(member)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} that a tile may have")

@@ -8,11 +8,18 @@ import socket
 import zipfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from eurosat_helpers import data, demo, download
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+SLOW = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+QUIET = {"deadline": None, "suppress_health_check": SLOW}  # a shared machine is slow at times
+hypothesis.settings.register_profile("few", max_examples=60, derandomize=True, **QUIET)
+hypothesis.settings.register_profile("many", max_examples=2500, **QUIET)
+hypothesis.settings.load_profile("few")
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = ".tiles-cache.npy"

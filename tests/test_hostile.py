@@ -1,0 +1,272 @@
+"""Bytes that nobody meant: what reads them answers, or says what is wrong with them.
+
+A few hundred cases by default. Ten thousand and more:
+`python -m pytest tests/test_hostile.py --hypothesis-profile=many`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import CACHE, zip_folder
+from hypothesis import strategies as st
+from PIL import Image
+from test_artifact import IMAGES, build_model, save
+
+from eurosat_helpers import artifact, checkpoint, data, reading
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
+
+
+def encode(form: str, side: int = 64) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(IMAGES[0]).resize((side, side)).save(file, form)
+    return file.getvalue()
+
+
+def png_that_claims(side: int) -> bytes:
+    """A PNG of a few hundred bytes with a header of `side` x `side` pixels."""
+    whole = encode("PNG")
+    header = whole[12:16] + struct.pack(">II", side, side) + whole[24:29]
+    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+
+
+def jpeg_that_claims(side: int) -> bytes:
+    whole = encode("JPEG")
+    place = whole.index(b"\xff\xc0") + 5
+    return whole[:place] + struct.pack(">HH", side, side) + whole[place + 4 :]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, whole: bytes) -> bytes:
+    """The bytes, cut off somewhere, or with some of them changed, removed or doubled."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, max(0, len(content) - 1)))
+        change = draw(st.sampled_from(["byte", "remove", "double", "cut"]))
+        if change == "byte":
+            content[place : place + 1] = bytes([draw(st.integers(0, 255))])
+        elif change == "remove":
+            del content[place : place + draw(st.integers(1, 64))]
+        elif change == "double":
+            content[place:place] = content[place : place + draw(st.integers(1, 64))]
+        else:
+            del content[place:]
+    return bytes(content)
+
+
+ENCODED = st.one_of(
+    st.binary(max_size=200),
+    *(spoiled(encode(form)) for form in FORMATS),
+    st.sampled_from((63, 65, 128)).map(lambda side: encode("PNG", side)),
+    st.integers(1, 2**31 - 1).map(png_that_claims),
+    st.integers(1, 2**16 - 1).map(jpeg_that_claims),
+    st.integers(9_000, 14_000).map(png_that_claims),  # of these Pillow only warns
+)
+
+
+@hypothesis.given(ENCODED)
+def test_reader_of_tiles_takes_any_bytes(encoded):
+    try:
+        image = reading.decode(encoded)
+    except ValueError:
+        return
+    assert image.shape == (64, 64, 3)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_tile_that_is_cut_off_anywhere_is_damaged(form):
+    whole = encode(form)
+    for length in range(len(whole)):
+        try:
+            image = reading.decode(whole[:length])
+        except ValueError:
+            continue
+        # Checksums and the mark at the end may be missing, pixels not.
+        assert length >= len(whole) - 24
+        np.testing.assert_array_equal(image, reading.decode(whole))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return artifact.load(save(build_model(), tmp_path_factory.mktemp("hostile") / "model"))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_graph_takes_no_image_that_is_cut_off_anywhere(classifier, form):
+    whole = encode(form)
+    answer = classifier.served.serve_jpeg(tf.constant([whole]))["probabilities"].numpy()
+    for length in range(len(whole)):
+        try:
+            outputs = classifier.served.serve_jpeg(tf.constant([whole[:length]]))
+        except tf.errors.InvalidArgumentError:
+            continue
+        assert length >= len(whole) - 24
+        np.testing.assert_array_equal(outputs["probabilities"], answer)
+
+
+@hypothesis.given(st.lists(ENCODED, max_size=4), st.integers(0, 4))
+def test_classifier_takes_any_bytes_and_names_the_first_bad_position(classifier, others, place):
+    batch = [*others[:place], encode("JPEG"), *others[place:]]
+    try:
+        table = classifier.predict_jpeg(batch)
+    except ValueError as error:
+        position = int(str(error).partition("`encoded[")[2].partition("]")[0])
+        if position:
+            assert len(classifier.predict_jpeg(batch[:position])) == position
+        with pytest.raises(ValueError, match=r"`encoded\[0\]` must be a JPEG or PNG"):
+            classifier.predict_jpeg([batch[position]])
+    else:
+        assert len(table) == len(batch)
+        assert table["confidence"].between(0.1, 1).all()
+
+
+@pytest.fixture(scope="module")
+def archive(demo_folder, tmp_path_factory):
+    return zip_folder(demo_folder, tmp_path_factory.mktemp("archive") / "tiles.zip").read_bytes()
+
+
+@hypothesis.given(st.data())
+def test_archive_of_any_bytes_is_read_or_refused(archive, tmp_path_factory, drawn):
+    file = tmp_path_factory.mktemp("spoiled") / "tiles.zip"
+    # The list of the members is at the end, where most of what can go wrong is.
+    tail = drawn.draw(st.sampled_from([200, 8000, len(archive)]))
+    file.write_bytes(archive[:-tail] + drawn.draw(spoiled(archive[-tail:])))
+    message = ""
+    try:
+        assert data.load(file.parent).images.shape[1:] == (64, 64, 3)
+    except (ValueError, FileNotFoundError) as error:
+        message = str(error)
+    assert not message or str(file.parent) in message
+    shutil.rmtree(file.parent)
+
+
+@pytest.fixture(scope="module")
+def cached(demo_folder, tmp_path_factory):
+    """A folder, its tiles, and the content of its cache."""
+    folder = shutil.copytree(demo_folder, tmp_path_factory.mktemp("cache") / "tiles")
+    tiles = data.load(folder)
+    return folder, tiles, (folder / CACHE).read_bytes()
+
+
+@hypothesis.given(st.data())
+def test_cache_of_any_bytes_is_right_or_made_anew(cached, drawn):
+    folder, whole, content = cached
+    head = drawn.draw(st.sampled_from([200, 5000, len(content)]))
+    (folder / CACHE).unlink(missing_ok=True)  # its pixels are mapped into memory
+    (folder / CACHE).write_bytes(drawn.draw(spoiled(content[:head])) + content[head:])
+    tiles = data.load(folder)
+    np.testing.assert_array_equal(tiles.images, whole.images)
+    assert tiles.names.tolist() == whole.names.tolist()
+
+
+@hypothesis.given(st.data())
+def test_checkpoint_of_any_bytes_is_read_or_refused(tmp_path_factory, drawn):
+    file = tmp_path_factory.getbasetemp() / "checkpoint.npz"
+    arrays = [np.arange(6.0), np.float32(2)]
+    checkpoint.write(file, weights=arrays)
+    file.write_bytes(drawn.draw(spoiled(file.read_bytes())))
+    message = ""
+    try:
+        checkpoint.read(file)
+    except ValueError as error:
+        message = str(error)
+    assert not message or str(file) in message
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+
+
+@hypothesis.given(st.data())
+def test_metadata_of_any_content_is_read_or_refused(classifier, tmp_path_factory, drawn):
+    file = classifier.directory / "metadata.json"
+    metadata = json.loads(file.read_text())
+    if drawn.draw(st.booleans()):
+        place = metadata
+        *parents, last = drawn.draw(
+            st.sampled_from(
+                [
+                    ("class_names",),
+                    ("temperature",),
+                    ("split", "seed"),
+                    ("scores", "test"),
+                    ("new",),
+                ]
+            )
+        )
+        for key in parents:
+            place = place[key]
+        place[last] = drawn.draw(JSON)
+        content = json.dumps(metadata).encode()
+    else:
+        content = drawn.draw(spoiled(file.read_bytes()))
+    folder = tmp_path_factory.mktemp("metadata")
+    for path in classifier.directory.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "metadata.json").unlink()
+    (folder / "metadata.json").write_bytes(content)
+    message = ""
+    try:
+        assert not artifact.load(folder).card().empty
+    except ValueError as error:
+        message = str(error)
+    assert not message or "metadata.json" in message
+    shutil.rmtree(folder)
+
+
+def test_pipe_and_device_are_no_tiles(folder):
+    forest = folder / "2750" / "Forest"
+    os.mkfifo(forest / "Forest_7.jpg")
+    (forest / "Forest_8.jpg").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: no regular"):
+        data.load(folder)
+    assert data.load(folder, on_error="skip").skipped == (
+        "Forest/Forest_7.jpg",
+        "Forest/Forest_8.jpg",
+    )
+
+
+def test_link_to_nothing_is_no_tile(folder):
+    (folder / "2750" / "Forest" / "Forest_7.jpg").symlink_to(folder / "nothing")
+    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: .*No such file"):
+        data.load(folder)
+
+
+def test_link_in_an_archive_is_not_followed(folder, tmp_path):
+    file = zip_folder(folder, tmp_path / "links" / "tiles.zip")
+    link = zipfile.ZipInfo("2750/Forest/Forest_7.jpg")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(file, "a") as members:
+        members.writestr(link, str(folder / "2750" / "Forest" / "Forest_1.jpg"))
+    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: no JPEG or PNG"):
+        data.load(file.parent)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_file_that_unpacks_to_far_too_much_is_refused_unread(folder, tmp_path, packed):
+    (folder / "2750" / "Forest" / "Forest_7.jpg").write_bytes(bytes(2_000_000))
+    if packed:
+        file = tmp_path / "bomb" / "tiles.zip"
+        file.parent.mkdir()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as members:
+            for path in sorted(folder.glob("2750/*/*")):
+                members.write(path, path.relative_to(folder))
+        folder = file.parent
+    with pytest.raises(ValueError, match="2,000,000 bytes, more than the 1,000,000 that a tile"):
+        data.load(folder)
