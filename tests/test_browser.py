@@ -1,0 +1,86 @@
+"""The inference notebook in JupyterLab, in a browser that nobody sees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from conftest import PROJECT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SILENT = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SILENT += ["--disable-component-update", "--disable-sync"]
+TOKEN = "browser-test"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+]
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Address of a JupyterLab on a copy of the project, its notebooks without outputs."""
+    for name in ("eurosat_helpers", "saved_model/eurosat_cnn"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+    for name in ("EuroSAT", "results"):
+        (tmp_path / name).mkdir()
+    notebook = nbformat.read(PROJECT / "inference.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, tmp_path / "inference.ipynb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.port={address.rpartition(':')[2]}"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}"]
+    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path / ".jupyter")}
+    environment.pop("MPLBACKEND", None)  # the tests' own, with which a notebook shows no figure
+    with (tmp_path / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5).close()
+                    break
+                except OSError:
+                    assert server.poll() is None, (tmp_path / "log.txt").read_text()
+                    time.sleep(0.5)
+            yield address, tmp_path
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def test_running_all_cells_shows_the_grid(lab):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    address, home = lab
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=SILENT)
+        page = browser.new_page(viewport={"width": 1400, "height": 1100})
+        page.goto(f"{address}/lab/tree/inference.ipynb?token={TOKEN}")
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        grid = page.locator(".jp-OutputArea img").last
+        grid.wait_for(timeout=240_000)
+        page.get_by_text("results/predictions.png").wait_for(timeout=60_000)
+        grid.scroll_into_view_if_needed()
+        size = grid.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        page.screenshot(path=os.environ.get("SCREENSHOT", home / "screenshot.png"))
+        errors = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']")
+        assert errors.count() == 0
+        browser.close()
+    assert min(size) > 300
+    assert (home / "results" / "predictions.png").is_file()
