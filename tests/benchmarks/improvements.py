@@ -452,6 +452,17 @@ def vote(parts: Parts) -> None:
         "test": evaluation.scores(judged.labels, probabilities),
     }
     print(pd.DataFrame(scores).T)
+    cost = costs([name for name, weight in zip(paths, weights, strict=True) if weight])
+    row = runs.record(
+        "vote",
+        validation,
+        train=parts.train,
+        validation=parts.validation,
+        seed=SEED,
+        parameters=model.count_params(),
+        **cost,
+    )
+    print(row.round(4).to_string(index=False))
     artifact.save(
         model,
         "saved_model/ensemble",
@@ -461,7 +472,7 @@ def vote(parts: Parts) -> None:
             "split": {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2},
             "scores": scores,
             "confidence_threshold": evaluation.confidence_threshold(labels, validation),
-            **costs([name for name, weight in zip(paths, weights, strict=True) if weight]),
+            **cost,
             "hardware": training.hardware(),
         },
         history=pd.DataFrame({"member": list(paths), "weight": weights}),
@@ -490,6 +501,7 @@ PAIRS = (
     ("cnn-two-seeds", "cnn-10-epochs"),
     ("cnn-two-bagged", "cnn-10-epochs"),
     ("cnn-two-bagged", "cnn-two-seeds"),
+    ("vote", "cnn-90-epochs"),
     *((f"cnn-features-{name.replace(' ', '-')}", "cnn-90-epochs") for name in features.CLASSIFIERS),
     *(
         (f"imagenet-features-{name.replace(' ', '-')}", "mobilenet-frozen")
