@@ -7,7 +7,7 @@
 | `download` | fetch a published archive and verify it |
 | `reading` | check and decode the files, and cache the pixels |
 | `demo` | draw made-up tiles, for a machine with no data and for the tests |
-| `files` | write a file whole or not at all |
+| `files` | write a file whole or not at all, one process at a time |
 | `pipeline` | `Tiles` become batches of a `tf.data.Dataset` |
 | `models` | the network: normalization, augmentation and convolutions in one Keras model |
 | `checkpoint` | the state of a training in a file |
