@@ -64,14 +64,20 @@ def processes():
     return context
 
 
+def run_all(*started) -> None:
+    """Run processes at once, each to its end."""
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+
+
 @pytest.fixture(scope="module")
 def unbroken(processes, demo_folder, tmp_path_factory):
     """Folder of a model whose training nothing disturbed."""
     home = tmp_path_factory.mktemp("unbroken")
-    process = processes.Process(target=work, args=(demo_folder, home / "kept", home / "model"))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    run_all(processes.Process(target=work, args=(demo_folder, home / "kept", home / "model")))
     return home / "model"
 
 
@@ -116,10 +122,7 @@ def test_training_that_is_killed_ten_times_ends_as_an_unbroken_one(
         assert process.exitcode == -9, "the training ended before it was killed"
         assert epochs_done() >= before
     assert epochs_done() == EPOCHS
-    process = processes.Process(target=work, args=(demo_folder, kept, model))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    run_all(processes.Process(target=work, args=(demo_folder, kept, model)))
     pd.testing.assert_frame_equal(history(model), history(unbroken))
     images = data.load(demo_folder).images
     np.testing.assert_array_equal(
@@ -130,15 +133,8 @@ def test_training_that_is_killed_ten_times_ends_as_an_unbroken_one(
 
 def test_two_at_once_save_to_the_same_name(processes, demo_folder, unbroken, tmp_path):
     model = tmp_path / "model"
-    both = [
-        processes.Process(target=work, args=(demo_folder, tmp_path / "kept", model))
-        for _ in range(2)
-    ]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-        assert process.exitcode == 0
+    arguments = demo_folder, tmp_path / "kept", model
+    run_all(*(processes.Process(target=work, args=arguments) for _ in range(2)))
     pd.testing.assert_frame_equal(history(model), history(unbroken))
     classifier = artifact.load(model)
     assert json.loads((model / "metadata.json").read_text()) == classifier.metadata
@@ -152,12 +148,7 @@ def load(folder, begin) -> None:
 
 def test_two_at_once_make_the_same_cache(processes, folder, demo_folder, capsys):
     begin = processes.Barrier(2)
-    both = [processes.Process(target=load, args=(folder, begin)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-        assert process.exitcode == 0
+    run_all(*(processes.Process(target=load, args=(folder, begin)) for _ in range(2)))
     tiles = data.load(folder)
     assert "cached" in capsys.readouterr().out
     np.testing.assert_array_equal(tiles.images, data.load(demo_folder).images)
@@ -167,10 +158,8 @@ def test_two_at_once_make_the_same_cache(processes, folder, demo_folder, capsys)
 def test_seed_decides_in_every_process(processes, demo_folder, unbroken, tmp_path):
     for seed in (0, 1):
         model = tmp_path / f"seed{seed}"
-        process = processes.Process(target=work, args=(demo_folder, tmp_path / "kept", model, seed))
-        process.start()
-        process.join()
-        assert process.exitcode == 0
+        arguments = demo_folder, tmp_path / "kept", model, seed
+        run_all(processes.Process(target=work, args=arguments))
     pd.testing.assert_frame_equal(history(tmp_path / "seed0"), history(unbroken))
     images = data.load(demo_folder).images
     answers = [artifact.load(tmp_path / f"seed{seed}").predict(images) for seed in (0, 1)]

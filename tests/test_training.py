@@ -70,6 +70,7 @@ def test_interrupted_training_goes_on_and_a_finished_one_is_at_hand(
     demo_tiles, tmp_path, monkeypatch, capsys
 ):
     tiles, options = demo_tiles[::4], {"epochs": 2, "mixup": 0.4, "weight_decay": 0.01}
+    unbroken, expected, _ = train_small(tiles, **options)
     options |= {"checkpoint_dir": tmp_path}
     write, calls = checkpoint.write, []
 
@@ -82,16 +83,19 @@ def test_interrupted_training_goes_on_and_a_finished_one_is_at_hand(
     monkeypatch.setattr(checkpoint, "write", stop)
     with pytest.raises(KeyboardInterrupt):
         train_small(tiles, **options)
+    assert [file.name for file in tmp_path.iterdir()] == [calls[0].name]
     monkeypatch.undo()
     train_small(tiles, **{**options, "mixup": 0.2})  # never takes up a foreign one
     assert "Going on" not in capsys.readouterr().out
     model, history, _ = train_small(tiles, **options)
     assert "Going on after epoch 1 of 2" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"))
     again, same_history, _ = train_small(tiles, **options)
     assert f"Finished before: remove {calls[0]} to train anew" in capsys.readouterr().out
     pd.testing.assert_frame_equal(same_history, history)
-    for weight, same in zip(again.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(weight, same)
+    for other in (model, again):
+        for weight, same in zip(other.get_weights(), unbroken.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, same)
     assert len(list(tmp_path.iterdir())) == 2
 
 
