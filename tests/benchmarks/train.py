@@ -8,8 +8,9 @@ The plain network is the usual first try: JPEG files read by `image_dataset_from
 by `cache` (without it they are decoded each epoch, and memory peaks at 0.8 GB in place of 2.2),
 random flips, zoom and rotation, five convolutions, Adam at a fixed learning rate, batches of 32, 40
 epochs, 80 % of the tiles to train and 20 % to validate. Ours is the recipe in the parameters of
-training.ipynb, once with its own number of epochs and once with five. Each training runs in a
-fresh process; seconds begin before the tiles are read and end after the validation of an epoch.
+training.ipynb, once with 30 epochs, which take less time than the plain network's 40, and once with
+five. Each training runs in a fresh process; seconds begin before the tiles are read and end after
+the validation of an epoch.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ import papermill
 
 PROJECT = Path(__file__).resolve().parents[2]
 EPOCHS = 40
-SHORT = 5  # epochs of our run to the plain network's accuracy
+LONG, SHORT = 30, 5  # epochs of ours: to 97 %, and to the plain network's accuracy
 
-RECIPE = ("split", "seed", "epochs", "batch_size", "learning_rate", "weight_decay")
+RECIPE = ("split", "seed", "batch_size", "learning_rate", "weight_decay")
 RECIPE += ("label_smoothing", "mixup")
 
 HEADER = """
@@ -89,7 +90,7 @@ tiles = data.load(data_dir)
 train, validation, _ = data.split(tiles, **recipe["split"])
 mean, variance = pipeline.channel_statistics(train)
 model = models.build_cnn(mean=mean, variance=variance)
-settings = {name: value for name, value in recipe.items() if name not in ("split", "epochs")}
+settings = {name: value for name, value in recipe.items() if name != "split"}
 before = time.perf_counter() - begin
 history = training.fit(model, train, validation, epochs=epochs, **settings)
 report(
@@ -179,7 +180,7 @@ def main() -> None:
         peak = run(PEAK, 0, {}, classes)
         precision = run(PRECISION, 0, {}, classes)
         short = run(OURS, SHORT, recipe, classes)
-        ours = run(OURS, recipe["epochs"], recipe, classes)
+        ours = run(OURS, LONG, recipe, classes)
         plain = run(PLAIN, epochs, {}, classes)
 
     del precision["memory"]
