@@ -27,7 +27,7 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from eurosat_helpers import files, models
+from eurosat_helpers import export, files
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
 
 FILES = (
@@ -39,6 +39,7 @@ FILES = (
     "history.csv",
     "model.keras",
 )
+
 # What `metadata` must hold, and of which type; a dot leads into a nested table.
 METADATA = {
     "class_names": (list, tuple),
@@ -57,6 +58,7 @@ METADATA = {
     "seconds": Real,
     "hardware": str,
 }
+
 ADDED_METADATA = {
     "image_size": int,
     "input_range": list,
@@ -135,7 +137,7 @@ def save(
         shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
         try:
             with files.named(directory):
-                _export(model, new, metadata["class_names"], temperature)
+                export._export(model, new, metadata["class_names"], temperature)
                 # A model that was never compiled: the optimizer's state would triple the file.
                 keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
                 (new / "metadata.json").write_text(text, encoding="utf-8")
@@ -225,44 +227,6 @@ def default_directory(*, demo: bool, root: str | Path = "saved_model") -> Path:
     )
 
 
-def predictions_table(
-    names: Sequence[str],
-    truth: Sequence[str] | None,
-    probabilities: np.ndarray,
-    class_names: Sequence[str],
-) -> pd.DataFrame:
-    """Put predictions into a table.
-
-    Args:
-        names: N file names.
-        truth: N class names, or None when the truth is not known.
-        probabilities: Array of shape `(N, C)`.
-        class_names: The C class names.
-
-    Returns:
-        One row a tile: `file`, `truth` (empty when not known), `prediction`, `confidence` and one
-        probability column a class.
-
-    Raises:
-        ValueError: If the lengths differ.
-    """
-    probabilities, classes = np.asarray(probabilities), np.asarray(class_names)
-    expected = len(names), len(classes)
-    truths = len(names) if truth is None else len(truth)
-    if probabilities.shape != expected or truths != len(names):
-        raise ValueError(
-            f"`probabilities` must have shape {expected}, one row a name and one column a class "
-            f"name, and `truth` {len(names)} entries. Received: shape {probabilities.shape} and "
-            f"{truths} entries."
-        )
-    table = pd.DataFrame(probabilities, columns=list(class_names))
-    table.insert(0, "file", list(names))
-    table.insert(1, "truth", "" if truth is None else list(truth))
-    table.insert(2, "prediction", classes[probabilities.argmax(axis=1)])
-    table.insert(3, "confidence", probabilities.max(axis=1))
-    return table
-
-
 def save_results(
     table: pd.DataFrame, figure: Figure, directory: str | Path = "results"
 ) -> tuple[Path, Path]:
@@ -288,74 +252,6 @@ def save_results(
         table.to_csv(csv, index=False, float_format="%.6f")
         figure.savefig(png, dpi=150)
         return csv.replace(directory / csv.name), png.replace(directory / png.name)
-
-
-def _export(
-    model: keras.Model, directory: Path, class_names: Sequence[str], temperature: float
-) -> None:
-    network = models.fold_batch_normalization(model)
-
-    def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(images, training=False) / temperature)
-
-    def decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The header first: a small file may claim gigabytes of pixels.
-        padded = tf.strings.join([encoded, bytes(24)])
-        png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
-        shape = tf.cond(
-            png,
-            lambda: _png_shape(padded),
-            lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        )
-        with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
-            # Reads PNG too. The accurate transform gives the pixels that other decoders give.
-            image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        return position, tf.ensure_shape(image, IMAGE_SHAPE)
-
-    def decode_all(encoded: tf.Tensor) -> tf.Tensor:
-        """Decode, or tell the positions of all that cannot be decoded."""
-        count = tf.size(encoded, tf.int64)
-        images = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-        images = images.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        images = images.ignore_errors()  # these are missing then
-        # A batch must not be empty, so a blank image comes first.
-        blank = tf.data.Dataset.from_tensors(
-            (tf.constant(-1, tf.int64), tf.zeros(IMAGE_SHAPE, "uint8"))
-        )
-        batch = blank.concatenate(images).batch(count + 1)
-        positions, images = batch.get_single_element()
-        bad = tf.sparse.to_dense(tf.sets.difference(tf.range(count)[None], positions[None, 1:]))[0]
-        message = "expected JPEG or PNG images of 64x64 pixels; these positions hold none:"
-        checked = tf.debugging.Assert(tf.size(bad) == 0, [message, bad], summarize=20)
-        with tf.control_dependencies([checked]):
-            return tf.ensure_shape(images[1:], (None, *IMAGE_SHAPE))
-
-    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": probabilities(images)}
-
-    def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = probabilities(tf.cast(decode_all(encoded), tf.float32))
-        return {
-            "label": tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1)),
-            "confidence": tf.reduce_max(rows, axis=1),
-            "probabilities": rows,
-        }
-
-    # No `track(model)`: with it Keras stores every weight twice (keras-team/keras#23553).
-    archive = keras.export.ExportArchive()
-    images = tf.TensorSpec((None, *IMAGE_SHAPE), tf.float32, name="images")
-    archive.add_endpoint("serve", serve, input_signature=[images])
-    encoded = tf.TensorSpec((None,), tf.string, name="encoded")
-    archive.add_endpoint("serve_jpeg", serve_jpeg, input_signature=[encoded])
-    archive.write_out(str(directory), verbose=False)
-
-
-def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Read height and width from the header of a PNG image: two big-endian integers."""
-    width, height = tf.unstack(
-        tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), num=2
-    )
-    return tf.stack([height, width])
 
 
 def _beside(directory: Path, kind: str) -> Path:

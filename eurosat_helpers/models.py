@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
+
+from eurosat_helpers.augmentation import RandomSymmetry
 
 # Each export would tell of a folder, and many models in one process of their tracing.
 tf.get_logger().setLevel("ERROR")
 
+
 IMAGE_SIZE = 64  # pixels
-
-
-@keras.saving.register_keras_serializable(package="eurosat_helpers")
-class RandomSymmetry(layers.Layer):
-    """Turn and mirror each image into one of the eight symmetries of the square, at random.
-
-    A satellite tile has no up, so all eight are equally likely pictures of a place. They move
-    pixels and change none: no interpolation, no border to fill. Three choices by mask (mirror
-    rows, mirror columns, transpose) make all eight, for a whole batch at once.
-
-    Input and output: `(batch, side, side, channels)`, any dtype. Only active in training.
-
-    Args:
-        seed: Seed of the choices; `None` takes one from Keras' global seed.
-    """
-
-    def __init__(self, *, seed: int | None = None, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
-
-    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if not training:
-            return images
-        shape = (3, ops.shape(images)[0], 1, 1, 1)
-        chosen = keras.random.uniform(shape, seed=self.seed_generator) < 0.5
-        images = ops.where(chosen[0], ops.flip(images, axis=1), images)
-        images = ops.where(chosen[1], ops.flip(images, axis=2), images)
-        return ops.where(chosen[2], ops.transpose(images, (0, 2, 1, 3)), images)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
@@ -210,98 +178,11 @@ def build_cnn(
     return keras.Model(images, logits, name="eurosat_cnn")
 
 
-def fold_batch_normalization(model: keras.Model) -> keras.Model:
-    """Copy a trained network for inference, with batch normalization folded into convolutions.
-
-    At inference batch normalization only scales and shifts, which the convolution before it can do
-    by itself: the same function of the pixels with fewer passes over the activations.
-
-    Args:
-        model: A functional or sequential model; models inside it are folded as well.
-
-    Returns:
-        A model of the same outputs at inference, up to rounding. It has weights of its own and
-        computes in float32, so that it runs alike on every machine.
-    """
-    if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    folded = {}  # name of a batch normalization: the convolution that takes it in
-    for layer in model.layers:
-        after = [node.operation for node in layer._outbound_nodes]
-        alone = len(after) == 1 and isinstance(after[0], layers.BatchNormalization)
-        linear = getattr(layer, "activation", None) is keras.activations.linear
-        if alone and linear and isinstance(layer, layers.Conv2D):
-            folded[after[0].name] = layer
-    convolutions = [layer.name for layer in folded.values()]
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if isinstance(layer, keras.Model):
-            return fold_batch_normalization(layer)
-        config = layer.get_config()
-        if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
-            config["dtype"] = "float32"
-        if layer.name in convolutions:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    def call(
-        layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
-    ) -> keras.KerasTensor:
-        return inputs[0] if layer.name in folded else layer(*inputs, **arguments)
-
-    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for layer in model.layers:
-        if layer.name in folded:
-            convolution = folded[layer.name]
-            scale = 1 / ops.sqrt(layer.moving_variance + layer.epsilon)
-            if layer.scale:
-                scale = layer.gamma * scale
-            shift = -layer.moving_mean * scale
-            if convolution.use_bias:
-                shift = shift + convolution.bias * scale
-            if layer.center:
-                shift = shift + layer.beta
-            copy.get_layer(convolution.name).set_weights([convolution.kernel * scale, shift])
-        elif (
-            layer.weights and not isinstance(layer, keras.Model) and layer.name not in convolutions
-        ):
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
-    return copy
-
-
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """Yield a layer or model and everything inside it, models within models too."""
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from sublayers(inner)
-
-
-def estimate_statistics(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
-    """Set the moving mean and variance of batch normalization to their means over batches.
-
-    Needed where the weights or the images are not those that the statistics were taken of: after
-    weights were averaged (Izmailov et al., arXiv 1803.05407), or for a network from elsewhere
-    (adaptive batch normalization, Li et al., arXiv 1603.04779). Frozen layers keep theirs.
-
-    Args:
-        model: The model, called on each batch as in training.
-        batches: Its inputs.
-    """
-    momentum = {
-        layer: layer.momentum
-        for layer in sublayers(model)
-        if isinstance(layer, layers.BatchNormalization)
-    }
-    if not momentum:
-        return
-    seen = 0
-    for images in batches:
-        for layer in momentum:  # so that the moving mean is the mean of all batches so far
-            layer.momentum = seen / (seen + len(images))
-        model(images, training=True)
-        seen += len(images)
-    for layer, before in momentum.items():
-        layer.momentum = before
 
 
 def summary(model: keras.Model) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ import pandas as pd
 import tensorflow as tf
 from keras import applications, layers, ops
 
-from eurosat_helpers import models, pipeline, training
+from eurosat_helpers import augmentation, models, pipeline, training
 from eurosat_helpers.data import Tiles
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406])  # of red, green and blue, 0-1
@@ -212,7 +212,7 @@ def build_transfer(
     )(images)
     if preprocessing.reverse_channels:
         x = ReverseChannels(name="preprocessing-channels")(x)
-    x = models.RandomSymmetry(name="augmentation")(x)
+    x = augmentation.RandomSymmetry(name="augmentation")(x)
     x = Resize(side, name="resizing")(x)
     x = network(x) if file is None else network(x, training=False)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
@@ -241,7 +241,7 @@ def adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256)
     some = tiles[:: -(-len(tiles) // 4000)]  # of each class: a mean needs no more
     batches = pipeline.dataset(some, batch_size=batch_size, shuffle_seed=seed)
     base.trainable = True
-    models.estimate_statistics(base, (enlarge(images) for images, _ in batches))
+    estimate_statistics(base, (enlarge(images) for images, _ in batches))
     base.trainable = False
 
 
@@ -443,3 +443,34 @@ def _weights_file(base: str, weights: str | os.PathLike[str]) -> Path:
             f"{address}. Put the file there ($KERAS_HOME/models, or ~/.keras/models), or pass its "
             f"path as `weights`; `weights=None` trains from scratch. Keras says: {error}"
         ) from error
+
+
+"""x"""
+
+
+def estimate_statistics(model: keras.Model, batches: Iterable[tf.Tensor]) -> None:
+    """Set the moving mean and variance of batch normalization to their means over batches.
+
+    Needed where the weights or the images are not those that the statistics were taken of: after
+    weights were averaged (Izmailov et al., arXiv 1803.05407), or for a network from elsewhere
+    (adaptive batch normalization, Li et al., arXiv 1603.04779). Frozen layers keep theirs.
+
+    Args:
+        model: The model, called on each batch as in training.
+        batches: Its inputs.
+    """
+    momentum = {
+        layer: layer.momentum
+        for layer in models.sublayers(model)
+        if isinstance(layer, layers.BatchNormalization)
+    }
+    if not momentum:
+        return
+    seen = 0
+    for images in batches:
+        for layer in momentum:  # so that the moving mean is the mean of all batches so far
+            layer.momentum = seen / (seen + len(images))
+        model(images, training=True)
+        seen += len(images)
+    for layer, before in momentum.items():
+        layer.momentum = before

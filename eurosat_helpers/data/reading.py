@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from eurosat_helpers import sources
+from eurosat_helpers.data import listing
+from eurosat_helpers.data.tiles import IMAGE_SIZE
 
-IMAGE_SIZE = 64  # pixels
 _CACHE_VERSION = 2
 
 
@@ -27,7 +27,7 @@ def read(
     """Read every tile of a folder or zip file, from the cache where that still holds.
 
     Args:
-        source: Folder or zip file, as `sources.opened` takes it.
+        source: Folder or zip file, as `listing.opened` takes it.
         class_names: The classes, each the name of a folder.
         on_error: "raise" stops at a bad tile, "skip" leaves it out.
         cache: File of the decoded tiles; made anew if it is missing, stale or damaged.
@@ -41,11 +41,11 @@ def read(
         ValueError: If a zip file is damaged or unsafe, if the folders are not the classes or one
             holds no tile, or, with "raise", if a file is no whole RGB tile of 64x64 pixels.
     """
-    content = _CACHE_VERSION, tuple(class_names), sources.state(source)
+    content = _CACHE_VERSION, tuple(class_names), listing.state(source)
     fingerprint = hashlib.sha256(repr(content).encode()).hexdigest()
     if cached := _read_cache(cache, fingerprint):
         return *cached, {}, True
-    with sources.opened(source) as (paths, read_file):
+    with listing.opened(source) as (paths, read_file):
         names = _tile_names(source, paths, class_names)
         images, names, problems = _decode_all(source, names, read_file, on_error)
     if problems:

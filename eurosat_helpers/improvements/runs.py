@@ -21,8 +21,9 @@ import keras
 import numpy as np
 import pandas as pd
 
-from eurosat_helpers import evaluation, files, pipeline
+from eurosat_helpers import calibration, evaluation, files, pipeline
 from eurosat_helpers.data import Tiles
+from eurosat_helpers.improvements import comparison
 
 COLUMNS = {
     "run": str,
@@ -161,10 +162,10 @@ def record_model(
         ValueError: See `record`.
     """
     logits = model.predict(pipeline.dataset(validation, batch_size=500), verbose=0)
-    temperature = evaluation.fit_temperature(validation.labels, logits)
+    temperature = calibration.fit_temperature(validation.labels, logits)
     return record(
         name,
-        evaluation.softmax(logits, temperature),
+        calibration.softmax(logits, temperature),
         train=train,
         validation=validation,
         seed=seed,
@@ -216,7 +217,7 @@ def compare(
         resamples: Number of bootstrap samples.
 
     Returns:
-        What `evaluation.compare` returns; `difference` is positive where `one` is better.
+        What `comparison.compare` returns; `difference` is positive where `one` is better.
 
     Raises:
         FileNotFoundError: If there are no predictions of a run.
@@ -232,7 +233,7 @@ def compare(
             f"{difference}. Compare runs with the same tiles and the same split."
         )
     return pd.Series(
-        evaluation.compare(
+        comparison.compare(
             labels, probabilities, other_probabilities, seed=seed, resamples=resamples
         ),
         name=f"{one} - {other}",

@@ -9,40 +9,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 from scipy.optimize import minimize
-from sklearn.utils import resample
 
 from eurosat_helpers import models, pipeline
 from eurosat_helpers.data import Tiles
-
-
-def bootstrap(tiles: Tiles, *, seed: int, fraction: float = 1.0) -> Tiles:
-    """Draw the training tiles of one member of a bagging ensemble (Breiman 1996).
-
-    With replacement, so that about a third of the tiles is missing from each draw of full size,
-    and class by class, so that each class keeps its share.
-
-    Args:
-        tiles: The training tiles.
-        seed: Seed of the draw; give each member another.
-        fraction: Size of the draw as a share of `tiles`, above 0 and at most 1.
-
-    Returns:
-        The drawn tiles in random order; some come several times. A copy of 12 kB each.
-
-    Raises:
-        ValueError: If `fraction` is out of range, or too small for one tile a class.
-    """
-    if not 0 < fraction <= 1:
-        raise ValueError(f"`fraction` must be above 0 and at most 1. Received: {fraction}")
-    count, classes = round(fraction * len(tiles)), len(np.unique(tiles.labels))
-    if count < classes:
-        raise ValueError(
-            f"`fraction` must leave at least {classes} tiles, one a class. "
-            f"Received: {fraction}, {count} of {len(tiles)} tiles"
-        )
-    return tiles[
-        resample(np.arange(len(tiles)), n_samples=count, stratify=tiles.labels, random_state=seed)
-    ]
+from eurosat_helpers.improvements import transfer
 
 
 def average_over_symmetries(
@@ -310,7 +280,7 @@ def average_weights(
     for layer in models.sublayers(model):
         if hasattr(layer, "seed_generator"):  # the draws do not depend on what ran before
             layer.seed_generator.state.assign([seed, 0])
-    models.estimate_statistics(model, (images for images, _ in batches))
+    transfer.estimate_statistics(model, (images for images, _ in batches))
 
 
 def _check_members(probabilities: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Improvements beyond the pair of notebooks; `examples/improvements.ipynb` tells their story."""
