@@ -11,7 +11,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from eurosat_helpers import data, demo, download
+from eurosat_helpers import data
+from eurosat_helpers.data import demo, download
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

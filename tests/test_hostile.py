@@ -24,7 +24,8 @@ from PIL import Image
 from test_artifact import IMAGES, build_model, save
 from test_classifier import claiming
 
-from eurosat_helpers import artifact, checkpoint, data, reading
+from eurosat_helpers import artifact, checkpoint, data
+from eurosat_helpers.data import reading
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
 

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from eurosat_helpers import data, demo
+from eurosat_helpers import data
+from eurosat_helpers.data import demo
 
 
 def made_up(tiles_per_class: int, class_names: tuple[str, ...] = ("Lake", "Wood")) -> data.Tiles:

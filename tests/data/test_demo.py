@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from eurosat_helpers import data, demo
+from eurosat_helpers import data
+from eurosat_helpers.data import demo
 
 
 @pytest.fixture(scope="module")

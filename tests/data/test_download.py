@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from eurosat_helpers import download
+from eurosat_helpers.data import download
 
 CONTENT = b"an archive of tiles" * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -151,7 +151,7 @@ def test_one_bad_answer_among_unreachable_mirrors_is_not_taken_for_no_network(se
 
 def test_killed_download_leaves_no_archive_behind(server, tmp_path):
     code = (
-        "import sys; from eurosat_helpers import download; "
+        "import sys; from eurosat_helpers.data import download; "
         "download.fetch(sys.argv[1], [download.Mirror(sys.argv[2], sys.argv[3])])"
     )
     url = mirrors(server, "stalls.zip")[0].url

@@ -14,7 +14,9 @@ import pytest
 from conftest import CACHE, PROJECT, zip_folder
 from PIL import Image
 
-from eurosat_helpers import data, reading, sources
+from eurosat_helpers import data
+from eurosat_helpers.data import listing as sources
+from eurosat_helpers.data import reading
 
 
 def encode(image: Image.Image, kind: str = "JPEG") -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from conftest import CACHE, zip_folder
 
-from eurosat_helpers import data, download
+from eurosat_helpers import data
+from eurosat_helpers.data import download
 
 
 @pytest.mark.parametrize("root", ["2750", "EuroSAT_RGB", ""])
