@@ -1,0 +1,22 @@
+"""Make the virtual environment `.venv` with everything that `requirements.txt` names.
+
+Run with `python3 install.py`, again after each change of `requirements.txt`.
+"""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent
+
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(
+        "TensorFlow has no wheel for Python {}.{}: install uv and run `uv run --python 3.13 "
+        "install.py`, or use another Python from 3.10 to 3.13.".format(*sys.version_info)
+    )
+venv.create(PROJECT / ".venv", with_pip=True, symlinks=os.name != "nt")
+python = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+command = [python, "-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
+sys.exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)
