@@ -1,51 +1,115 @@
-"""Tests of the package as a whole."""
+"""The package as a whole: who imports whom, and how large it may grow."""
 
 import ast
+import re
 
 import pytest
 from conftest import PROJECT
 
-# Each module may import these of the package, and no other.
-MAY_IMPORT = {
-    "__init__": set(),
-    "data": {"demo", "download", "reading", "sources"},
-    "reading": {"sources"},
-    "sources": {"download"},
-    "download": set(),
-    "demo": set(),
-    "pipeline": {"data"},
-    "models": set(),
-    "files": set(),
-    "checkpoint": {"data", "files"},
-    "training": {"checkpoint", "data", "models", "pipeline"},
-    "transfer": {"data", "models", "pipeline", "training"},
-    "tuning": {"data", "files", "models", "pipeline", "training"},
-    "features": set(),
-    "ensemble": {"data", "models", "pipeline"},
-    "evaluation": set(),
-    "runs": {"data", "evaluation", "files", "pipeline"},
-    "artifact": {"classifier", "files", "models"},
-    "classifier": set(),
-    "plots": set(),
-}
+PACKAGE = PROJECT / "eurosat_helpers"
+ROOMS = sorted(
+    path.stem
+    for path in PACKAGE.glob("[!_]*")
+    if path.suffix == ".py" or (path / "__init__.py").is_file()
+)
+WINGS = ("data", "improvements")
 
 
-def test_every_module_is_in_the_table():
-    assert {path.stem for path in PROJECT.glob("eurosat_helpers/*.py")} == set(MAY_IMPORT)
+def read(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def test_every_module_has_a_test_file():
-    for module in MAY_IMPORT.keys() - {"__init__"}:
-        assert (PROJECT / f"tests/test_{module}.py").is_file(), module
+def files(room):
+    return sorted((PACKAGE / room).glob("*.py")) if room in WINGS else [PACKAGE / f"{room}.py"]
 
 
-@pytest.mark.parametrize("module", MAY_IMPORT)
-def test_module_imports_only_what_it_may(module):
-    tree = ast.parse((PROJECT / f"eurosat_helpers/{module}.py").read_text(encoding="utf-8"))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("eurosat_helpers"):
-            rest = node.module.partition(".")[2]
-            imported |= {rest} if rest else {alias.name for alias in node.names}
-        assert not (isinstance(node, ast.ImportFrom) and node.level), "relative import"
-    assert imported <= MAY_IMPORT[module]
+def lines(paths):
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def imported_rooms(path):
+    """The rooms that a file imports, and the modules of its own wing."""
+    names = set()
+    for node in ast.walk(read(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import"
+            module = node.module or ""
+            if module == "eurosat_helpers":
+                names |= {alias.name for alias in node.names}
+            elif module.startswith("eurosat_helpers."):
+                names.add(module.split(".")[1])
+    return names
+
+
+def diagram():
+    """The table of rooms in CONTRIBUTING.md: room -> the rooms that it imports."""
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(r"```\n(data +:.*?)```", text, re.DOTALL).group(1)
+    rows = (line.partition(":") for line in block.splitlines())
+    return {room.strip(): imports.split() for room, _, imports in rows}
+
+
+def test_diagram_has_each_room_once_and_points_only_up_the_page():
+    drawn = diagram()
+    assert sorted(drawn) == ROOMS
+    above = set()
+    for room, imports in drawn.items():
+        assert room == "improvements" or set(imports) <= above, room
+        above.add(room)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_imports_what_the_diagram_says(room):
+    imported = set().union(*map(imported_rooms, files(room))) - {room}
+    drawn = set(diagram()[room])
+    if room == "improvements":
+        assert imported <= set(ROOMS)
+    else:
+        assert imported == drawn
+
+
+def test_modules_of_a_wing_form_no_circle():
+    for wing in WINGS:
+        graph = {}
+        for path in files(wing):
+            graph[path.stem] = {
+                name
+                for node in ast.walk(read(path))
+                if isinstance(node, ast.ImportFrom)
+                and (node.module or "").startswith(f"eurosat_helpers.{wing}")
+                for name in (
+                    [node.module.split(".")[2]]
+                    if node.module.count(".") > 1
+                    else [alias.name for alias in node.names]
+                )
+            }
+        while graph:
+            free = [name for name, needs in graph.items() if not needs & graph.keys()]
+            assert free, f"{wing}: {graph}"
+            for name in free:
+                del graph[name]
+
+
+def test_rooms_stay_small():
+    pair = [path for room in ROOMS if room != "improvements" for path in files(room)]
+    for path in [*pair, *files("improvements")]:
+        assert lines([path]) <= 200, path
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2300
+    assert lines(files("improvements")) <= 1300
+
+
+def test_public_names_are_few():
+    names = [
+        f"{path.stem}.{node.name}"
+        for path in PACKAGE.rglob("*.py")
+        for node in read(path).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert len(names) <= 60, sorted(names)
+
+
+def test_every_room_has_its_tests():
+    for room in ROOMS:
+        assert list((PROJECT / "tests").glob(f"test_{room}.py")) or list(
+            (PROJECT / "tests" / room).glob("test_*.py")
+        ), room
