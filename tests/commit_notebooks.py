@@ -1,0 +1,39 @@
+"""Put the notebooks executed in `results/` in place of the committed ones, without papermill's marks.
+
+Outputs and figures stay. What goes are timings, paths, and the cell in which papermill passes
+parameters.
+"""
+
+from pathlib import Path
+
+import nbformat
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+for committed in (*PROJECT.glob("*.ipynb"), *PROJECT.glob("examples/*.ipynb")):
+    executed = PROJECT / "results" / committed.name
+    if not executed.exists():
+        continue
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    number = 0
+    for position, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{position:02}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            number += 1
+            cell.execution_count = number
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = number
+    nbformat.write(notebook, committed)
+    print(f"{committed.relative_to(PROJECT)}: {number} cells")
