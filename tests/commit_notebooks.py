@@ -1,4 +1,4 @@
-"""Put the notebooks executed in `results/` in place of the committed ones, without papermill's marks.
+"""Put the executed notebooks of `results/` in place of the committed ones.
 
 Outputs and figures stay. What goes are timings, paths, and the cell in which papermill passes
 parameters.
