@@ -149,7 +149,7 @@ def load(
             served = tf.saved_model.load(str(directory))
             outputs = served.signatures["serving_default"].structured_outputs["probabilities"]
             if outputs.shape[1] != len(metadata["class_names"]):
-                raise ValueError(f"It has {outputs.shape[1]} outputs, its metadata other classes.")
+                raise ValueError(f"It has {outputs.shape[1]} outputs, unlike metadata.json.")
         except Exception as error:  # a damaged file fails anywhere in TensorFlow's reader
             raise ValueError(
                 f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy "

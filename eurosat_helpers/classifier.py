@@ -160,7 +160,7 @@ def _check_images(images: np.ndarray) -> np.ndarray:
         )
     low, high = images.min(), images.max()  # NaN where any pixel is
     if not (low >= 0 and 1 < high <= 255):
-        hint = " (if they are scaled to 0-1, multiply them by 255)" if high <= 1 else ""
+        hint = " (if they are scaled to 0-1, multiply them by 255)" if 0 <= low <= high <= 1 else ""
         raise ValueError(
             f"`images` must hold raw pixels in 0-255{hint}. Received: {low:.4g} to {high:.4g}"
         )

@@ -125,7 +125,7 @@ def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
         try:
             metadata, test_names = read(directory)
         except (OSError, ValueError) as error:
-            problems.append(str(error))
+            problems.append(str(error).rstrip("."))
             continue
         absent = len(set(test_names).difference(tiles.names.tolist()))
         if metadata["class_names"] != list(tiles.class_names):
