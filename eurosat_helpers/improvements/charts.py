@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    LogLocator,
-    NullLocator,
-    PercentFormatter,
-    StrMethodFormatter,
-)
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from eurosat_helpers.plots import BLUE, VERMILLION, WIDTH, _charts
+from eurosat_helpers.plots import BLUE, GRAY, VERMILLION, WIDTH, _charts
 
 
 def search_trials(
@@ -25,67 +21,55 @@ def search_trials(
     """Draw the validation accuracy of each trial against one setting, colored by another.
 
     Args:
-        trials: One row a trial with `trial` (its number), `val_accuracy` and the two settings;
+        trials: One row per trial with `trial` (its number), `val_accuracy` and the two settings;
             rows without a number in one of them are left out.
         x: Setting along the axis.
         color: Setting of the colors.
         title: Of the figure.
 
     Returns:
-        The figure. The best trial is ringed and bears its number.
+        The figure. The best trial is ringed and has its number.
 
     Raises:
         ValueError: If `trials` lacks a column or has no row to draw.
     """
-    missing = [name for name in ("trial", "val_accuracy", x, color) if name not in trials]
-    if missing:
-        raise ValueError(
-            f"`trials` must have the column {missing[0]!r}. Received: {', '.join(trials)}"
-        )
-    table = trials[["trial", "val_accuracy", x, color]].dropna().astype(float)
+    columns = ["trial", "val_accuracy", x, color]
+    table = trials.reindex(columns=columns).dropna().astype(float)
     if table.empty:
-        raise ValueError(f"`trials` must hold a trial with {x} and {color}. Received: none")
+        raise ValueError(
+            f"`trials` must hold a trial with {', '.join(columns)}. Received: {len(trials)} rows "
+            f"with {', '.join(trials)}"
+        )
+    # Factors and not differences count where a setting spans a wide range.
+    spread = {
+        name: table[name].min() > 0 and np.ptp(np.log(table[name])) > 1.3 for name in (x, color)
+    }
     figure, axes = _charts(8, 4.2)
-    shades = table[color]
     marks = axes.scatter(
         table[x],
         table["val_accuracy"],
-        c=shades,
+        c=table[color],
         cmap="cividis",  # made for color-blind readers too (Nunez et al., arXiv 1712.01662)
-        norm=LogNorm() if _spread(shades) else None,
+        norm=LogNorm() if spread[color] else None,
         s=60,
         edgecolor="white",
     )
     best = table.loc[table["val_accuracy"].idxmax()]
     place = best[x], best["val_accuracy"]
     axes.plot(*place, "o", markersize=14, markerfacecolor="none", markeredgecolor=VERMILLION)
-    axes.annotate(
-        f"trial {best['trial']:.0f}: {best['val_accuracy']:.1%}",
-        place,
-        xytext=(0, 12),
-        textcoords="offset points",
-        ha="center",
-        color=VERMILLION,
-    )
+    text = f"trial {best['trial']:.0f}: {best['val_accuracy']:.1%}"
+    offset = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
+    axes.annotate(text, place, color=VERMILLION, **offset)
     axes.margins(x=0.12, y=0.18)
-    axes.set(
-        title=title,
-        xlabel=x.replace("_", " "),
-        ylabel="validation accuracy",
-        xscale="log" if _spread(table[x]) else "linear",
-    )
+    axes.set(title=title, xlabel=x.replace("_", " "), ylabel="validation accuracy")
+    axes.set_xscale("log" if spread[x] else "linear")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     bar = figure.colorbar(marks, ax=axes, label=color.replace("_", " "))
-    if shades.nunique() <= 6:  # a choice
+    if table[color].nunique() <= 6:  # a choice
         bar.minorticks_off()
-        values = sorted(shades.unique())
+        values = sorted(table[color].unique())
         bar.set_ticks(values, labels=[f"{value:g}" for value in values])
     return figure
-
-
-def _spread(values: pd.Series) -> bool:
-    """Whether a logarithmic scale shows the values better."""
-    return bool(values.min() > 0 and values.max() / values.min() >= 4)
 
 
 def accuracy_against_cost(
@@ -94,38 +78,53 @@ def accuracy_against_cost(
     """Draw what each run reached and what it cost: up and to the left is better.
 
     Args:
-        table: One row a run with `name`, `seed`, `accuracy` (0-1, on validation) and `seconds`
-            (positive), see `runs.table`. A name that is there more than once is listed with its
-            seed.
+        table: One row per run with `name`, `accuracy` (0-1, on validation) and `seconds`
+            (positive), see `runs.table`.
         title: Of the figure.
 
     Returns:
-        The figure. The runs are numbered in the order of `table`.
+        The figure. The runs are numbered in the order of `table`; where points are close to each
+        other the numbers stand beside them.
 
     Raises:
         ValueError: If there is no run.
     """
     if table.empty:
         raise ValueError("`table` must hold at least one run. Received: none")
-    figure, axes = _charts(WIDTH, 4.6)
-    repeated = table["name"].duplicated(keep=False)
-    seeded = table["name"] + ", seed " + table["seed"].astype(str)
-    labels = table["name"].where(~repeated, seeded)
-    points = zip(labels, table["seconds"], table["accuracy"], strict=True)
-    for number, (label, seconds, accuracy) in enumerate(points, start=1):
-        size = 9 if number < 10 else 14  # points; two digits share it
-        style = {"marker": f"${number}$", "markersize": size, "linestyle": "none", "color": BLUE}
-        axes.plot(seconds, accuracy, label=label, **style)
-    axes.set(
-        title=title,
-        xlabel="training time in seconds (log scale)",
-        ylabel="validation accuracy",
-        xscale="log",
-    )
-    axes.margins(0.08)
+    figure, axes = _charts(WIDTH, max(4.6, 0.8 + 0.22 * len(table)))
+    names = [f"{number}  {name}" for number, name in enumerate(table["name"], start=1)]
+    for name, seconds, accuracy in zip(names, table["seconds"], table["accuracy"], strict=True):
+        axes.plot(seconds, accuracy, "o", color=BLUE, markersize=4, label=name)
+    axes.set(title=title, xlabel="training time in seconds (log scale)", xscale="log")
+    axes.set_ylabel("validation accuracy")
+    axes.margins(0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=0)
+    for handle in legend.legend_handles:
+        handle.set_visible(False)
+    figure.draw_without_rendering()  # settles where the points are
+    points = axes.transData.transform(table[["seconds", "accuracy"]].to_numpy())
+    points *= 72 / figure.dpi  # as offsets are given
+    angles = np.pi * np.array([0.5, 0, 1, 1.5, 0.25, 0.75, 1.25, 1.75])
+    ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    taken = points
+    for number, point in enumerate(points, start=1):
+        places = np.concatenate([point + radius * ring for radius in range(10, 200, 10)])
+        # The first place with room for two digits.
+        gaps = np.abs(places[:, None] - taken) / (14, 9)
+        place = places[np.argmax(gaps.max(axis=2).min(axis=1) >= 0.95)]
+        taken = np.concatenate([taken, place[None]])
+        axes.annotate(
+            str(number),
+            table[["seconds", "accuracy"]].iloc[number - 1],
+            place - point,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            color=BLUE,
+            arrowprops={"arrowstyle": "-", "color": GRAY, "linewidth": 0.5, "shrinkA": 0},
+        )
     return figure

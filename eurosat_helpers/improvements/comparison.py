@@ -1,11 +1,16 @@
-"""Tell whether one model is more accurate than another on the same tiles."""
+"""Test whether one model is more accurate than another on the same tiles."""
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 from scipy.stats import binomtest
 
 from eurosat_helpers.calibration import _check
+from eurosat_helpers.improvements import runs
 
 
 def compare(
@@ -16,13 +21,14 @@ def compare(
     seed: int = 0,
     resamples: int = 10_000,
 ) -> dict[str, int | float]:
-    """Tell whether one model is more accurate than another on the same tiles.
+    """Test whether one model is more accurate than another on the same tiles.
 
     The interval is the percentile interval of the paired bootstrap (Efron and Tibshirani, "An
     Introduction to the Bootstrap", 1993), which draws tiles, each with both answers. The p value is
     that of McNemar's test ("Note on the sampling error of the difference between correlated
     proportions or percentages", Psychometrika 1947) in its exact form: of the tiles on which one
-    model alone is right, chance gives each model half. Both speak of the tiles, not of other seeds.
+    model alone is right, chance gives each model half. Neither
+    speaks of other seeds.
 
     Args:
         labels: Integers in `[0, C)`, shape `(N,)`.
@@ -72,3 +78,51 @@ def compare(
         "other_alone_right": other_alone,
         "p_value": float(binomtest(alone, discordant).pvalue) if discordant else 1.0,
     }
+
+
+def compare_runs(
+    one: str, other: str, *, directory: str | Path = "results", seed: int = 0
+) -> pd.DataFrame:
+    """Test whether one recorded run is more accurate than another on the same validation tiles.
+
+    Args:
+        one: A `run` of the table, or a `name` for its newest run.
+        other: What to compare it with.
+        directory: Folder of the record.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        What `compare` returns, as a table of one row; `difference` is positive where `one` is
+        better.
+
+    Raises:
+        ValueError: If there is no such run, its predictions are missing or damaged, or the runs
+            were evaluated on other tiles.
+    """
+    names, labels, probabilities = _predictions(one, Path(directory))
+    other_names, other_labels, other_probabilities = _predictions(other, Path(directory))
+    if differ := set(zip(names, labels, strict=True)) ^ set(
+        zip(other_names, other_labels, strict=True)
+    ):
+        raise ValueError(
+            f"{one} and {other} were not evaluated on the same validation tiles: they differ in "
+            f"{', '.join(sorted({str(name) for name, _ in differ})[:3])} or its label. Compare "
+            "runs with the same tiles and the same split."
+        )
+    found = compare(labels, probabilities, other_probabilities, seed=seed)
+    return pd.DataFrame(found, index=[f"{one} - {other}"])
+
+
+def _predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Names, labels and probabilities of a run, in the order of the names."""
+    file = directory / "runs" / f"{runs._find(directory / 'runs.csv', run)['run']}.npz"
+    try:
+        # NumPy leaves a damaged file open that it opened itself.
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
+            arrays = [packed[key] for key in ("names", "labels", "probabilities")]
+        order = np.argsort(arrays[0])
+        return tuple(array[order] for array in arrays)
+    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
+        raise ValueError(
+            f"`{file}` is missing or damaged: {error}. Record the run again."
+        ) from error

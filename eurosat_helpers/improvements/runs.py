@@ -1,20 +1,19 @@
 """Keep a record of every training run: one table of all, and the validation predictions of each.
 
-* `runs.csv`: one row a run (`COLUMNS`), all scores on the validation tiles.
+* `runs.csv`: one row per run (`COLUMNS`), all scores on the validation tiles.
 * `runs/<run>.npz`: the run's validation predictions: `names` str `(N,)`, `labels` int64 `(N,)` and
-  `probabilities` `(N, C)`, so that any two runs can be compared tile by tile.
+  calibrated `probabilities` `(N, C)`, so that any two runs can be compared tile by tile.
 
 Runs are chosen by these. The test tiles are for the one that was chosen.
 """
 
 from __future__ import annotations
 
-import csv
-import datetime
 import io
 import itertools
 import re
-from numbers import Integral, Real
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import keras
@@ -23,24 +22,11 @@ import pandas as pd
 
 from eurosat_helpers import calibration, evaluation, files, pipeline
 from eurosat_helpers.data import Tiles
-from eurosat_helpers.improvements import comparison
 
-COLUMNS = {
-    "run": str,
-    "name": str,
-    "seed": "int64",
-    "parameters": "int64",
-    "epochs": "int64",
-    "seconds": "float64",
-    "tiles": "int64",
-    "tiles_per_second": "float64",
-    "validation_tiles": "int64",
-    "accuracy": "float64",
-    "macro_f1": "float64",
-    "calibration_error": "float64",
-    "source": str,
-    "date": str,
-}
+COLUMNS = {"run": str, "name": str, "seed": "int64", "parameters": "int64", "epochs": "int64"}
+COLUMNS |= {"seconds": "float64", "tiles": "int64", "tiles_per_second": "float64"}
+COLUMNS |= {"validation_tiles": "int64", "accuracy": "float64", "macro_f1": "float64"}
+COLUMNS |= {"calibration_error": "float64", "source": str, "date": str}
 
 
 def record(
@@ -53,137 +39,116 @@ def record(
     parameters: int,
     epochs: int,
     seconds: float,
+    based_on: Sequence[str] = (),
     directory: str | Path = "results",
 ) -> pd.DataFrame:
-    """Score a run on the validation tiles and add it to the table, its predictions beside it.
+    """Calibrate and score a run on the validation tiles, and add it to the table.
 
-    Any number of processes may record at once. Nothing that is there is overwritten.
+    Every run is calibrated in the same way, as in an export: by a temperature, fitted on the
+    validation tiles. Several processes may record at once; nothing is overwritten.
 
     Args:
         name: Of the model or method: letters, digits and `_ . -`.
-        probabilities: Of the validation tiles: shape `(N, C)`, rows that sum to one.
+        probabilities: Of the validation tiles, calibrated or not: `(N, C)`, rows that sum to one.
         train: The training tiles, of which the number is recorded.
         validation: The N validation tiles, each once.
         seed: Seed of the training.
         parameters: Number of the model's parameters.
         epochs: Passes over the training tiles.
         seconds: Wall-clock seconds of the training.
+        based_on: Recorded runs that this one needs, such as the members of an ensemble: their
+            epochs and seconds are added. Each a `run`, or a `name` for its newest run.
         directory: Folder of the record; made when missing.
 
     Returns:
-        A table of the row. `run` names the run: its name, the day (UTC) and a number;
-        `tiles_per_second` are training tiles, counted anew in each epoch; `source` is that of the
-        validation tiles; `date` is the time (UTC) in ISO 8601.
+        A table of one row. `run` is the name, the day and a number; `tiles_per_second` counts each
+        training tile once per epoch; `date` is the time (UTC) in ISO 8601.
 
     Raises:
-        ValueError: If an argument is not as it should be, or `runs.csv` is damaged or has other
-            columns.
+        ValueError: If an argument is out of range, or `runs.csv` is damaged or has other columns.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ValueError(
-            "`name` must be letters, digits and `_ . -`, for it becomes part of a file name. "
-            f"Received: {name!r}"
-        )
-    numbers = {"seed": seed, "parameters": parameters, "epochs": epochs}
-    for argument, value in numbers.items():
-        least = 1 if argument == "epochs" else 0
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(f"`{argument}` must be an integer from {least}. Received: {value!r}")
-    if not isinstance(seconds, Real) or not 0 < seconds < np.inf:
-        raise ValueError(f"`seconds` must be a positive number. Received: {seconds!r}")
+        raise ValueError(f"`name` must be letters, digits and `_ . -`. Received: {name!r}")
     if len(set(validation.names)) < len(validation):
         raise ValueError("`validation` must hold each tile once.")
-    scores = evaluation.scores(validation.labels, probabilities)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    row = {
-        "name": name,
-        **{argument: int(value) for argument, value in numbers.items()},
-        "seconds": float(seconds),
-        "tiles": len(train),
-        "tiles_per_second": len(train) * int(epochs) / float(seconds),
-        "validation_tiles": scores["tiles"],
-        **{score: scores[score] for score in ("accuracy", "macro_f1", "calibration_error")},
-        "source": validation.source,
-        "date": now.isoformat(timespec="seconds"),
-    }
-    file, predictions = Path(directory) / "runs.csv", Path(directory) / "runs"
-    predictions.mkdir(parents=True, exist_ok=True)
+    file = Path(directory) / "runs.csv"
+    needed = [_find(file, run) for run in based_on]
+    epochs = int(epochs + sum(row["epochs"] for row in needed))
+    seconds = float(seconds + sum(row["seconds"] for row in needed))
+    if not (epochs >= 1 and 0 < seconds < np.inf):
+        raise ValueError(
+            "`epochs` must be at least 1 and `seconds` above 0, with those of `based_on`. "
+            f"Received: {epochs} and {seconds}"
+        )
+    labels, probabilities = calibration._check(validation.labels, probabilities)
+    logits = np.log(np.maximum(probabilities, 1e-12))
+    temperature = calibration.fit_temperature(labels, logits)
+    probabilities = calibration.softmax(logits, temperature)
+    scores = evaluation.scores(labels, probabilities)
+    now = datetime.now(timezone.utc)
+    row = {"name": name, "seed": int(seed), "parameters": int(parameters), "epochs": epochs}
+    row |= {"seconds": seconds, "tiles": len(train)}
+    row["tiles_per_second"] = len(train) * epochs / seconds
+    row |= {"validation_tiles": scores["tiles"], "source": validation.source}
+    row |= {score: scores[score] for score in ("accuracy", "macro_f1", "calibration_error")}
+    row["date"] = now.isoformat(timespec="seconds")
+    folder = file.parent / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
     with files.locked(file.with_name(".runs.lock")):
-        text, rows = _read(file)
-        taken = set(rows["run"])
+        taken = set(_read(file)["run"])
         candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
-        # A file without a row is left by a row that was deleted, or by a process that was killed.
-        row["run"] = next(
-            run
-            for run in candidates
-            if run not in taken and not (predictions / f"{run}.npz").exists()
-        )
+        # A process that was killed leaves a file without a row.
+        taken |= {path.stem for path in folder.glob("*.npz")}
+        row["run"] = next(run for run in candidates if run not in taken)
         packed = io.BytesIO()
-        np.savez_compressed(
-            packed,
-            names=validation.names,
-            labels=validation.labels,
-            probabilities=np.asarray(probabilities),
-        )
-        files.write(predictions / f"{row['run']}.npz", packed.getvalue())
-        line = io.StringIO()
-        # `str` of a float is read back as the same float.
-        csv.writer(line, lineterminator="\n").writerow(row[column] for column in COLUMNS)
-        files.write(file, (text + line.getvalue()).encode())
-    return pd.DataFrame([row], columns=list(COLUMNS))
+        arrays = {"names": validation.names, "labels": labels, "probabilities": probabilities}
+        np.savez_compressed(packed, **arrays)
+        files.write(folder / f"{row['run']}.npz", packed.getvalue())
+        table = pd.DataFrame([row], columns=list(COLUMNS))
+        before = file.read_text("utf-8") if file.exists() else ",".join(COLUMNS) + "\n"
+        # A float is written so that it is read back as the same float.
+        line = table.to_csv(index=False, header=False, lineterminator="\n")
+        files.write(file, (before + line).encode())
+    return table
 
 
 def record_model(
-    name: str,
-    model: keras.Model,
-    history: pd.DataFrame,
-    *,
-    train: Tiles,
-    validation: Tiles,
-    seed: int,
-    directory: str | Path = "results",
+    name: str, model: keras.Model, history: pd.DataFrame, *, validation: Tiles, **options: object
 ) -> pd.DataFrame:
-    """Record a trained Keras model, its confidence calibrated as in its export.
+    """Record a trained Keras model, as `record` does, whose other arguments are the same.
 
     Args:
-        name: See `record`.
+        name: Of the model.
         model: A model from raw pixels to logits.
-        history: One row an epoch with its `seconds`, such as `training.fit` returns; where there
-            were several stages, all their rows.
-        train: See `record`.
-        validation: See `record`; the temperature is fitted on these tiles too.
-        seed: See `record`.
-        directory: See `record`.
+        history: One row per epoch with its `seconds`, such as `training.fit` returns; no row where
+            nothing was trained beside the runs of `based_on`.
+        validation: The validation tiles.
+        **options: `train`, `seed`, `based_on` and `directory`.
 
     Returns:
-        See `record`.
-
-    Raises:
-        ValueError: See `record`.
+        A table of one row.
     """
-    logits = model.predict(pipeline.dataset(validation, batch_size=500), verbose=0)
-    temperature = calibration.fit_temperature(validation.labels, logits)
+    logits = model.predict(pipeline.dataset(validation, batch_size=250), verbose=0)
     return record(
         name,
-        calibration.softmax(logits, temperature),
-        train=train,
+        calibration.softmax(logits),
         validation=validation,
-        seed=seed,
         parameters=model.count_params(),
         epochs=len(history),
-        seconds=history["seconds"].sum(),
-        directory=directory,
+        seconds=sum(history["seconds"]),
+        **options,
     )
 
 
-def table(directory: str | Path = "results") -> pd.DataFrame:
+def table(directory: str | Path = "results", *, newest: bool = False) -> pd.DataFrame:
     """Read the record.
 
     Args:
         directory: Folder of the record.
+        newest: Whether to leave out all but the newest run of each name (and source of tiles).
 
     Returns:
-        One row a run with `COLUMNS`, the highest validation accuracy first and of equal ones the
+        One row per run with `COLUMNS`, the highest validation accuracy first and of equal ones the
         quickest training.
 
     Raises:
@@ -193,111 +158,45 @@ def table(directory: str | Path = "results") -> pd.DataFrame:
     file = Path(directory) / "runs.csv"
     if not file.is_file():
         raise FileNotFoundError(f"There is no `{file}`. Record a run first.")
-    _, rows = _read(file)
+    rows = _read(file)
+    if newest:
+        rows = rows.drop_duplicates(["name", "source"], keep="last")
     return rows.sort_values(
         ["accuracy", "seconds"], ascending=[False, True], kind="stable", ignore_index=True
     )
 
 
-def compare(
-    one: str,
-    other: str,
-    *,
-    directory: str | Path = "results",
-    seed: int = 0,
-    resamples: int = 10_000,
-) -> pd.Series:
-    """Tell whether one run is better than another on the same validation tiles.
-
-    Args:
-        one: A `run` of the table.
-        other: The `run` to compare it with.
-        directory: Folder of the record.
-        seed: Seed of the bootstrap.
-        resamples: Number of bootstrap samples.
-
-    Returns:
-        What `comparison.compare` returns; `difference` is positive where `one` is better.
-
-    Raises:
-        FileNotFoundError: If there are no predictions of a run.
-        ValueError: If a file is damaged, or the runs were not judged on the same tiles.
-    """
-    names, labels, probabilities = _read_predictions(one, Path(directory) / "runs")
-    other_names, other_labels, other_probabilities = _read_predictions(
-        other, Path(directory) / "runs"
-    )
-    if difference := _difference(names, other_names, labels, other_labels):
-        raise ValueError(
-            f"The runs {one} and {other} were not judged on the same validation tiles: "
-            f"{difference}. Compare runs with the same tiles and the same split."
-        )
-    return pd.Series(
-        comparison.compare(
-            labels, probabilities, other_probabilities, seed=seed, resamples=resamples
-        ),
-        name=f"{one} - {other}",
-    )
-
-
-def _read(file: Path) -> tuple[str, pd.DataFrame]:
-    """Read the text and its rows, of which a missing file has none; a damaged one is an error."""
-    remedy = "Repair it, or move it away and a new one is begun."
+def _read(file: Path) -> pd.DataFrame:
+    """Read the rows in the order of their dates; a missing file has none."""
+    text = file.read_bytes() if file.exists() else (",".join(COLUMNS) + "\n").encode()
     try:
-        text = file.read_text("utf-8-sig") if file.exists() else ",".join(COLUMNS) + "\n"
-        header, *rows = csv.reader(text.splitlines(), strict=True)
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"`{file}` is damaged: {error}. {remedy}") from error
-    if header != list(COLUMNS):
-        raise ValueError(
-            f"`{file}` must have the columns {', '.join(COLUMNS)}. "
-            f"Received: {', '.join(header)}. {remedy}"
+        # Without `na_filter` a name may be "None"; the other parsers of floats round.
+        rows = pd.read_csv(
+            io.BytesIO(text), dtype=COLUMNS, na_filter=False, float_precision="round_trip"
         )
-    if not text.endswith("\n") or any(len(row) != len(COLUMNS) for row in rows):
-        raise ValueError(f"`{file}` is damaged: a line is not whole. {remedy}")
-    try:
-        parsed = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object).astype(COLUMNS)
+        problem = "" if list(rows) == list(COLUMNS) else f"its columns are {', '.join(rows)}"
+        if not text.endswith(b"\n"):
+            problem = "its last line is not complete"
+        elif not problem and not np.isfinite(rows.select_dtypes("number")).all(axis=None):
+            problem = "a number is not finite"
+        elif not problem and rows["run"].duplicated().any():
+            problem = f"{rows['run'][rows['run'].duplicated()].iloc[0]} is there twice"
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"`{file}` is damaged: {error}. {remedy}") from error
-    if not np.isfinite(parsed.select_dtypes("number")).all(axis=None):
-        raise ValueError(f"`{file}` is damaged: a number is not finite. {remedy}")
-    if repeated := parsed.loc[parsed["run"].duplicated(), "run"].tolist():
-        raise ValueError(f"`{file}` is damaged: {repeated[0]} is there twice. {remedy}")
-    return text, parsed
-
-
-def _read_predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Names, labels and probabilities of a run, in the order of the names."""
-    file = directory / f"{run}.npz"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in directory.glob("*.npz")))
-        raise FileNotFoundError(
-            f"There are no predictions of a run {run} in `{directory}`. There are: "
-            f"{known or 'none'}."
+        problem = str(error)
+    if problem:
+        raise ValueError(
+            f"`{file}` is damaged: {problem}. It must have the columns {', '.join(COLUMNS)}. "
+            "Repair it, or move it away to begin a new one."
         )
-    try:
-        # NumPy leaves a damaged file open that it opened itself.
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
-            names, labels, probabilities = (
-                packed[key] for key in ("names", "labels", "probabilities")
-            )
-        order = np.argsort(names)
-        return names[order], labels[order], probabilities[order]
-    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
-        raise ValueError(f"`{file}` is damaged: {error}. Record the run again.") from error
+    return rows.sort_values("date", kind="stable")
 
 
-def _difference(
-    names: np.ndarray, other_names: np.ndarray, labels: np.ndarray, other_labels: np.ndarray
-) -> str:
-    """Say how the tiles of two runs differ, or nothing."""
-    one, other = np.setdiff1d(names, other_names), np.setdiff1d(other_names, names)
-    if one.size or other.size:
-        examples = ", ".join([*one[:2], *other[:2]])
-        return (
-            f"{one.size} of the {names.size} tiles of the first are not among the "
-            f"{other_names.size} of the second and {other.size} the other way round, such as "
-            f"{examples}"
+def _find(file: Path, run: str) -> pd.Series:
+    """Find a row by its `run`, or the newest by its `name`."""
+    rows = _read(file)
+    found = rows[rows["run"] == run] if run in set(rows["run"]) else rows[rows["name"] == run]
+    if found.empty:
+        raise ValueError(
+            f"`{file}` has no run or name {run!r}. There are: {', '.join(set(rows['name']))}."
         )
-    changed = names[labels != other_labels]
-    return f"{changed.size} have another label, such as {changed[0]}" if changed.size else ""
+    return found.iloc[-1]

@@ -1,0 +1,93 @@
+"""The trials of a search: each is trained once and has a file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import keras
+import pandas as pd
+from IPython.utils.capture import capture_output
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial
+
+from eurosat_helpers import files, models, training
+from eurosat_helpers.data import Tiles
+
+_FIT = ("learning_rate", "batch_size")
+_NETWORK = ("dropout", "l2", "stages", "blocks", "width", "hidden_layers", "hidden_width")
+_SCORES = ("epochs", "parameters", "val_accuracy", "seconds")
+
+
+def _keywords(values: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Turn the settings of a trial into keywords of `build_cnn` and of `fit`."""
+    width, stages = values.get("width", 32), values.get("stages", 4)
+    network = {
+        "stem_width": width,
+        "widths": tuple(width * 2**stage for stage in range(stages)),
+        "blocks": (values.get("blocks", 1),) * stages,
+        "hidden": (values.get("hidden_width", 128),) * values.get("hidden_layers", 0),
+    }
+    network |= {name: values[name] for name in ("dropout", "l2") if name in values}
+    return network, {name: values[name] for name in _FIT if name in values}
+
+
+class _Tuner(BaseTuner):
+    """Trains a trial by `training.fit`. Which trial is the oracle's choice."""
+
+    def run_trial(
+        self,
+        trial: Trial,
+        train: Tiles,
+        validation: Tiles,
+        *,
+        folder: Path,
+        trials: int,
+        network: dict,
+        fit: dict,
+    ) -> dict[str, float]:
+        values = trial.hyperparameters.get_config()["values"]
+        chosen_network, chosen_fit = _keywords(values)
+        fit = {**fit, **chosen_fit, "epochs": values.get("tuner/epochs", fit["epochs"])}
+        settings = {name: values[name] for name in _FIT + _NETWORK if name in values}
+        # Six digits: another machine may compute another last one.
+        key = json.dumps({name: f"{value:.6g}" for name, value in settings.items()})
+        digest = hashlib.sha256(f"{key} {fit['epochs']}".encode()).hexdigest()
+        file = folder / f"trial-{digest[:16]}.json"
+        if file.exists():
+            row = json.loads(file.read_text())
+        else:
+            number = int(trial.trial_id) + 1
+            keras.utils.clear_session()  # else the graphs of all trials pile up
+            keras.utils.set_random_seed(fit["seed"])
+            model = models.build_cnn(**network, **chosen_network)
+            with capture_output():  # `fit` reports every epoch
+                history = training.fit(model, train, validation, **fit)
+            row = {"trial": number, **settings, "epochs": len(history)}
+            row |= {"parameters": model.count_params()}
+            row |= {"val_accuracy": float(history.val_accuracy.max())}
+            row |= {"seconds": float(history.seconds.sum())}
+            files.write(file, json.dumps(row).encode())
+            print(f"trial {number}/{trials}: validation accuracy {row['val_accuracy']:.2%}")
+        return {name: row[name] for name in _SCORES}
+
+    def pre_create_trial(self) -> None:
+        time.sleep(0.1)  # a worker that is told to wait asks again at once
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    """Read the finished trials, the best first; damaged files are removed."""
+    rows = []
+    for file in sorted(folder.glob("trial-*.json")):
+        try:
+            rows.append(json.loads(file.read_text()))
+        except ValueError:
+            print(f"`{file.name}` is damaged: its settings are trained again.")
+            file.unlink()
+    table = pd.DataFrame(rows, columns=["trial", *_FIT, *_NETWORK, *_SCORES])
+    table = table.astype({"hidden_width": "Int64"}).sort_values(
+        ["val_accuracy", "parameters", "trial"], ascending=[False, True, True], ignore_index=True
+    )
+    return table.dropna(axis="columns", how="all")  # what was not searched
