@@ -7,7 +7,7 @@ are a ValueError that says what was received.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,30 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, int | flo
         "log_loss": float(log_loss(labels, normalized, labels=range(probabilities.shape[1]))),
         "calibration_error": float((gaps * bins["tiles"]).sum() / len(labels)),
     }
+
+
+def robustness(
+    labels: np.ndarray, answers: Mapping[str, np.ndarray], threshold: float
+) -> pd.DataFrame:
+    """Compare the probabilities for the same tiles in several states, such as saved as JPEG.
+
+    Returns:
+        One row per key of `answers`: `accuracy`, `sure` (share of the tiles with at least the
+        confidence `threshold`), `right_when_sure` (accuracy of these; None if there is none) and
+        `calibration_error`, as in `scores`.
+    """
+    rows = {}
+    for name, probabilities in answers.items():
+        row = scores(labels, probabilities)
+        sure = probabilities.max(axis=1) >= threshold
+        right = probabilities[sure].argmax(axis=1) == labels[sure]
+        rows[name] = {
+            "accuracy": row["accuracy"],
+            "sure": float(sure.mean()),
+            "right_when_sure": float(right.mean()) if sure.any() else None,
+            "calibration_error": row["calibration_error"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def per_class(
