@@ -77,8 +77,8 @@ class _Tuner(BaseTuner):
         time.sleep(0.1)  # a worker that is told to wait asks again at once
 
 
-def _table(folder: Path) -> pd.DataFrame:
-    """Read the finished trials, the best first; damaged files are removed."""
+def _rows(folder: Path) -> list[dict[str, float]]:
+    """Read the finished trials, and remove damaged files."""
     rows = []
     for file in sorted(folder.glob("trial-*.json")):
         try:
@@ -86,7 +86,12 @@ def _table(folder: Path) -> pd.DataFrame:
         except ValueError:
             print(f"`{file.name}` is damaged: its settings are trained again.")
             file.unlink()
-    table = pd.DataFrame(rows, columns=["trial", *_FIT, *_NETWORK, *_SCORES])
+    return rows
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    """Read the finished trials, the best first."""
+    table = pd.DataFrame(_rows(folder), columns=["trial", *_FIT, *_NETWORK, *_SCORES])
     table = table.astype({"hidden_width": "Int64"}).sort_values(
         ["val_accuracy", "parameters", "trial"], ascending=[False, True, True], ignore_index=True
     )

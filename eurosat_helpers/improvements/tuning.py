@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras_tuner
@@ -21,6 +22,7 @@ from eurosat_helpers.data import Tiles
 from eurosat_helpers.improvements import trials as trial_files
 
 METHODS = ("random", "grid", "bayesian", "hyperband")
+_DRAWN = 4  # trials of a Bayesian search before it follows them
 _SETTINGS = trial_files._FIT + trial_files._NETWORK
 
 
@@ -38,10 +40,10 @@ def search(
 ) -> pd.DataFrame:
     """Train `models.build_cnn` by `training.fit` with different settings.
 
-    The same call resumes a search that was interrupted, and with more `trials` extends a finished
-    one: each finished trial is kept in a file of its own, and settings that have one are not
-    trained again. All trials use the same seed, so that they differ by their settings alone. With
-    several GPUs call it within `strategy.scope()`.
+    The same call resumes an interrupted search, and with more `trials` extends a finished one: each
+    finished trial is kept in a file, and settings that have one are not trained again. All trials
+    use the same seed: they differ by their settings alone. With several GPUs call it within
+    `strategy.scope()`.
 
     Several processes or machines share a search through KerasTuner's environment variables
     KERASTUNER_TUNER_ID ("chief", or any other name for a worker), KERASTUNER_ORACLE_IP and
@@ -62,10 +64,10 @@ def search(
         directory: Folder of searches. Each has a folder of its own there, named by the method and a
             digest of all settings and tiles; its `search.json` lists them.
         seed: Seed of the settings and of each training, at least 0.
-        space: The settings to search, of `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
-            `blocks` of each stage, `width` of the stem and the first stage (each further stage
-            doubles it), `hidden_layers` and `hidden_width`; `None` searches them all. What it
-            leaves out has the default of `build_cnn`, or is in `fixed`.
+        space: The settings to search: `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
+            `blocks` of each, `width` of stem and first stage (each further one doubles it),
+            `hidden_layers`, `hidden_width`; `None` means all. What it leaves out has the default
+            of `build_cnn`, or is in `fixed`.
         **fixed: Keywords of `training.fit` that all trials share, such as `weight_decay=0.05`.
 
     Returns:
@@ -104,8 +106,10 @@ def search(
     mean, variance = pipeline.channel_statistics(train)
     network = {"mean": mean, "variance": variance, "num_classes": len(train.class_names)}
     fit = {"epochs": epochs, "seed": seed, **fixed}
-    trial_files._table(folder)  # removes damaged files
+    rows = trial_files._rows(folder)
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
+    if method == "bayesian":
+        oracle.finished = {row["trial"]: row for row in rows}
     # KerasTuner's own state is not read again: a kill can leave it half written. A new oracle
     # chooses the same settings again, and those that have a result are not trained.
     with tempfile.TemporaryDirectory() as scratch:
@@ -159,7 +163,12 @@ def _default_space() -> keras_tuner.HyperParameters:
 class _Bayesian(oracles.BayesianOptimizationOracle):
     """KerasTuner's, without a warning wherever few trials do not tell the kernel's length."""
 
+    finished: Mapping[int, dict] = {}  # by number: to choose their settings again takes seconds
+
     def populate_space(self, trial_id: str) -> dict[str, object]:
+        if (row := self.finished.get(int(trial_id) + 1)) and int(trial_id) >= _DRAWN:
+            values = {name: row[name] for name in _SETTINGS if name in row}
+            return {"status": "RUNNING", "values": values}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().populate_space(trial_id)
@@ -168,15 +177,12 @@ class _Bayesian(oracles.BayesianOptimizationOracle):
 def _oracle(
     method: str, space: keras_tuner.HyperParameters, *, trials: int, epochs: int, seed: int
 ) -> keras_tuner.Oracle:
+    rounds = {"max_epochs": epochs, "hyperband_iterations": None}  # as many as the trials allow
     kind, options = {
         "random": (oracles.RandomSearchOracle, {}),
         "grid": (oracles.GridSearchOracle, {}),
-        "bayesian": (_Bayesian, {"num_initial_points": 4}),
-        # As many rounds as the trials allow.
-        "hyperband": (
-            oracles.HyperbandOracle,
-            {"max_epochs": epochs, "hyperband_iterations": None},
-        ),
+        "bayesian": (_Bayesian, {"num_initial_points": _DRAWN}),
+        "hyperband": (oracles.HyperbandOracle, rounds),
     }[method]
     oracle = kind(
         objective=keras_tuner.Objective("val_accuracy", "max"),
