@@ -47,8 +47,6 @@ def build_transfer(
 ) -> keras.Model:
     """Build a model on a frozen base, or the same model to be trained from scratch.
 
-    A frozen base keeps its weights, and its batch normalization keeps its statistics.
-
     Args:
         base: A name in `BASES`.
         num_classes: Number of classes, at least 2.

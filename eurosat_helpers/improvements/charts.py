@@ -21,8 +21,7 @@ def accuracy_against_cost(
         title: Of the figure.
 
     Returns:
-        The figure. The runs are numbered in the order of `table`; where points are close to each
-        other the numbers stand beside them.
+        The figure. The runs are numbered in the order of `table`.
 
     Raises:
         ValueError: If there is no run.

@@ -37,7 +37,7 @@ def compare(
         `tiles` (their number N), `accuracy`, `other_accuracy`, their `difference` (positive where
         the first is better) with the ends `difference_low` and `difference_high` of its 95 %
         interval, `alone_right` and `other_alone_right` (tiles on which one model alone is right),
-        and `p_value` (two-sided). Plain Python numbers, ready for JSON.
+        and `p_value` (two-sided).
 
     Raises:
         ValueError: If the arrays are empty, not probabilities or do not fit together.
@@ -80,8 +80,7 @@ def compare_runs(
         seed: Seed of the bootstrap.
 
     Returns:
-        What `compare` returns, as a table of one row; `difference` is positive where `one` is
-        better.
+        What `compare` returns, as a table of one row.
 
     Raises:
         ValueError: If there is no such run, its predictions are missing or damaged, or the runs

@@ -15,8 +15,8 @@ from eurosat_helpers.calibration import _check
 def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """Find the weights with which the mean of several models' probabilities fits the labels best.
 
-    Minimizes the log loss of the weighted mean, which is convex in the weights: the linear opinion
-    pool, or stacking of distributions (Smyth and Wolpert 1999). Fit them on validation tiles.
+    Minimizes the log loss of the weighted mean, which is convex in the weights (stacking of
+    distributions, Smyth and Wolpert 1999). Fit them on validation tiles.
 
     Args:
         labels: Integers in `[0, C)`, shape `(N,)`.

@@ -3,8 +3,6 @@
 * `runs.csv`: one row per run (`COLUMNS`), all scores on the validation tiles.
 * `runs/<run>.npz`: the run's validation predictions: `names` str `(N,)`, `labels` int64 `(N,)` and
   calibrated `probabilities` `(N, C)`, so that any two runs can be compared tile by tile.
-
-Runs are chosen by these. The test tiles are for the one that was chosen.
 """
 
 from __future__ import annotations

@@ -7,22 +7,18 @@ import inspect
 import json
 import os
 import tempfile
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import keras_tuner
 import numpy as np
 import pandas as pd
 from keras_tuner import oracles
-from sklearn.exceptions import ConvergenceWarning
 
 from eurosat_helpers import files, pipeline, training
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.improvements import trials as trial_files
 
 METHODS = ("random", "grid", "bayesian", "hyperband")
-_DRAWN = 4  # trials of a Bayesian search before it follows them
 _SETTINGS = trial_files._FIT + trial_files._NETWORK
 
 
@@ -57,12 +53,11 @@ def search(
             2012). "grid" goes through all combinations in order, ten values of a continuous range:
             pass a small `space`. "bayesian" draws four, then follows the upper confidence bound of
             a Gaussian process (Snoek et al., arXiv 1206.2944). "hyperband" trains many settings for
-            few epochs and the best again for more (Li et al., arXiv 1603.06560): from scratch,
-            since the learning rate falls over all epochs.
+            few epochs and the best again, from scratch, for more (Li et al., arXiv 1603.06560).
         trials: Maximum number of settings; a longer training in "hyperband" is another trial.
         epochs: Passes over `train` in each trial; the maximum of a trial in "hyperband".
-        directory: Folder of searches. Each has a folder of its own there, named by the method and a
-            digest of all settings and tiles; its `search.json` lists them.
+        directory: Folder of searches. Each has its own folder there, named by the method and a
+            digest of all settings and tiles.
         seed: Seed of the settings and of each training, at least 0.
         space: The settings to search: `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
             `blocks` of each, `width` of stem and first stage (each further one doubles it),
@@ -71,9 +66,8 @@ def search(
         **fixed: Keywords of `training.fit` that all trials share, such as `weight_decay=0.05`.
 
     Returns:
-        One row per finished trial, the best first: `trial` (from 1), its settings (NaN where one
-        does not apply), `epochs`, `parameters`, `val_accuracy` (of the best epoch, 0-1) and
-        `seconds` of training.
+        One row per finished trial, the best first: `trial` (from 1), its settings, `epochs`,
+        `parameters`, `val_accuracy` (of the best epoch, 0-1) and `seconds` of training.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -160,20 +154,6 @@ def _default_space() -> keras_tuner.HyperParameters:
     return space
 
 
-class _Bayesian(oracles.BayesianOptimizationOracle):
-    """KerasTuner's, without a warning wherever few trials do not tell the kernel's length."""
-
-    finished: Mapping[int, dict] = {}  # by number: to choose their settings again takes seconds
-
-    def populate_space(self, trial_id: str) -> dict[str, object]:
-        if (row := self.finished.get(int(trial_id) + 1)) and int(trial_id) >= _DRAWN:
-            values = {name: row[name] for name in _SETTINGS if name in row}
-            return {"status": "RUNNING", "values": values}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return super().populate_space(trial_id)
-
-
 def _oracle(
     method: str, space: keras_tuner.HyperParameters, *, trials: int, epochs: int, seed: int
 ) -> keras_tuner.Oracle:
@@ -181,7 +161,7 @@ def _oracle(
     kind, options = {
         "random": (oracles.RandomSearchOracle, {}),
         "grid": (oracles.GridSearchOracle, {}),
-        "bayesian": (_Bayesian, {"num_initial_points": _DRAWN}),
+        "bayesian": (trial_files._Bayesian, {"num_initial_points": 4}),
         "hyperband": (oracles.HyperbandOracle, rounds),
     }[method]
     oracle = kind(
