@@ -1,4 +1,4 @@
-"""What a tile may look like when it comes another way."""
+"""Augmentation: what a tile may look like when it is seen another way."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from keras import layers, ops
 class RandomSymmetry(layers.Layer):
     """Turn and mirror each image into one of the eight symmetries of the square, at random.
 
-    A satellite tile has no up, so all eight are equally likely pictures of a place. They move
-    pixels and change none: no interpolation, no border to fill. Three choices by mask (mirror
-    rows, mirror columns, transpose) make all eight, for a whole batch at once.
+    A satellite tile has no up, so all eight are equally likely views of a place. No pixel value
+    changes: there is no interpolation and no border to fill. Three choices by mask (mirror rows,
+    mirror columns, transpose) make all eight, for a complete batch at once.
 
     Input and output: `(batch, side, side, channels)`, any dtype. Only active in training.
 

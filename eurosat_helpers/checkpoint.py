@@ -1,4 +1,4 @@
-"""Keep the state of a training in a file, so that a killed one goes on at its last whole epoch."""
+"""The state of a training run in a file, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -15,87 +16,90 @@ from eurosat_helpers import files
 from eurosat_helpers.data import Tiles
 
 
-def find(
-    folder: str | os.PathLike[str],
-    model: keras.Model,
-    train: Tiles,
-    validation: Tiles,
-    settings: dict[str, object],
-) -> Path:
-    """Name the file in which the state of a training is kept.
+class Run:
+    """One training run, and the `file` with its state after the last completed epoch.
 
-    Args:
-        folder: Folder of all states.
-        model: The model before the training.
-        train: Its training tiles.
-        validation: Its validation tiles.
-        settings: All that the result depends on beside these.
-
-    Returns:
-        A file named by a digest of all arguments, of the weights and pixels too: a training with
-        any other never finds it. Names of layers, which Keras counts up, are left out.
-    """
-
-    def essential(config: dict) -> dict:
-        counted = ("name", "shared_object_id")
-        return {key: value for key, value in config.items() if key not in counted}
-
-    config = json.loads(model.to_json(), object_hook=essential)
-    text = json.dumps([config, settings, keras.__version__], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode())
-    for variable in model.variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)))
-    for tiles in (train, validation):
-        digest.update("\n".join(tiles.names).encode())
-        digest.update(np.ascontiguousarray(tiles.labels))
-        digest.update(np.ascontiguousarray(tiles.images))
-    return Path(folder) / f"{digest.hexdigest()[:16]}.npz"
-
-
-def write(file: Path, **groups: list[np.ndarray]) -> None:
-    """Write lists of arrays, the whole file or none of it."""
-    packed = io.BytesIO()
-    np.savez(
-        packed,
-        **{
-            f"{name}/{number}": np.asarray(array)
-            for name, arrays in groups.items()
-            for number, array in enumerate(arrays)
-        },
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    files.write(file, packed.getbuffer())
-
-
-def read(file: Path) -> dict[str, list[np.ndarray]]:
-    """Read what `write` wrote.
+    A run is known by its folder, the architecture of the model, the settings (all that the result
+    depends on), the tiles and the version of Keras: the file is named by a digest of them. The
+    weights in memory are no part of it, nor are names that Keras counts, such as "conv2d_3".
 
     Raises:
-        ValueError: If the file is damaged.
+        ValueError: If there is no file yet, but `model` was trained by a run already.
     """
-    groups: dict[str, list[np.ndarray]] = {}
-    try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
-            for key in packed.files:
-                groups.setdefault(key.partition("/")[0], []).append(packed[key])
-    except Exception as error:  # NumPy reads a header as Python's source, and fails as that may
-        raise ValueError(
-            f"`{file}` is damaged: {error}. Remove it, and the training begins anew."
-        ) from error
-    return groups
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: keras.Model,
+        train: Tiles,
+        validation: Tiles,
+        settings: dict[str, object],
+    ) -> None:
+        text = json.dumps([_architecture(model), settings, keras.__version__], default=str)
+        digest = hashlib.sha256(text.encode())
+        for tiles in (train, validation):
+            digest.update("\n".join(tiles.names).encode())
+            digest.update(np.ascontiguousarray(tiles.labels))
+            digest.update(np.ascontiguousarray(tiles.images))
+        self.model, self.file = model, Path(folder) / f"{digest.hexdigest()[:16]}.npz"
+        if not self.file.exists() and getattr(model, "_trained_by_run", False):
+            raise ValueError(
+                "`model` was trained by another run: build the model again first (run its cell)."
+            )
+
+    def write(self, *, rows: np.ndarray, best: list[np.ndarray]) -> None:
+        """Write model, optimizer, history and best weights: the complete file or nothing."""
+        groups = {"rows": [rows], "best": best, **self._variables()}
+        arrays = {
+            f"{name}/{number}": keras.ops.convert_to_numpy(value)
+            for name, values in groups.items()
+            for number, value in enumerate(values)
+        }
+        packed = io.BytesIO()
+        np.savez(packed, **arrays)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        files.write(self.file, packed.getbuffer())
+        self.model._trained_by_run = True
+
+    def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Restore model and optimizer, and return history and best weights.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        groups: dict[str, list[np.ndarray]] = {}
+        try:
+            with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as packed:
+                for key in packed.files:
+                    groups.setdefault(key.partition("/")[0], []).append(packed[key])
+            for name, variables in self._variables().items():
+                expected = [tuple(variable.shape) for variable in variables]
+                if [array.shape for array in groups[name]] != expected:
+                    raise ValueError(f"the arrays of the {name} have other shapes")
+        except Exception as error:  # NumPy parses a header as Python source, which fails in any way
+            raise ValueError(
+                f"`{self.file}` is damaged: {error}. Delete it to train from scratch."
+            ) from error
+        self.model._trained_by_run = True
+        for name, variables in self._variables().items():
+            for variable, array in zip(variables, groups[name], strict=True):
+                variable.assign(array)
+        return groups["rows"][0], groups["best"]
+
+    def _variables(self) -> dict[str, list[keras.Variable]]:
+        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
 
 
-def restore(file: Path, variables: list[keras.Variable], arrays: list[np.ndarray]) -> None:
-    """Give the variables the values back that `read` found in the file.
+def _architecture(model: keras.Model) -> str:
+    """Serialize the model without what changes when it is built again or compiled."""
+    numbers: dict[str, str] = {}  # layers by the order in which they appear, not by their names
 
-    Raises:
-        ValueError: If the arrays are of other variables.
-    """
-    shapes = [tuple(variable.shape) for variable in variables]
-    if shapes != [array.shape for array in arrays]:
-        raise ValueError(
-            f"`{file}` must hold {len(shapes)} arrays of the shapes of the variables. It holds "
-            f"{len(arrays)}, or of other shapes. Remove it, and the training begins anew."
-        )
-    for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(array)
+    def essential(part: dict) -> dict:
+        name = isinstance(part.get("config"), dict) and part["config"].get("name")
+        if name and not part["class_name"].endswith("DTypePolicy"):
+            numbers.setdefault(name, f"layer {len(numbers)}")
+        left_out = ("shared_object_id", "build_config", "compile_config")
+        return {key: value for key, value in part.items() if key not in left_out}
+
+    text = json.dumps(json.loads(model.to_json(), object_hook=essential), sort_keys=True)
+    return re.sub(r'"([^"]*)"', lambda found: f'"{numbers.get(found[1], found[1])}"', text)

@@ -2,120 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from eurosat_helpers.classifier import IMAGE_SHAPE
+from eurosat_helpers import models
+
+IMAGE_SHAPE = (models.IMAGE_SIZE, models.IMAGE_SIZE, 3)
 
 
-def fold_batch_normalization(model: keras.Model) -> keras.Model:
-    """Copy a trained network for inference, with batch normalization folded into convolutions.
+def write(
+    model: keras.Model,
+    directory: str | os.PathLike[str],
+    *,
+    class_names: Sequence[str],
+    temperature: float = 1.0,
+) -> None:
+    """Write a SavedModel with the endpoints `serve` and `serve_jpeg`.
 
-    At inference batch normalization only scales and shifts, which the convolution before it can do
-    by itself: the same function of the pixels with fewer passes over the activations.
+    `serve` turns float32 `images` `(N, 64, 64, 3)` in 0-255 into `probabilities` `(N, C)`.
+    `serve_jpeg` turns the bytes of N JPEG or PNG images of 64x64 pixels into `label`, `confidence`
+    and `probabilities`; images that it cannot decode are an InvalidArgumentError.
 
     Args:
-        model: A functional or sequential model; models inside it are folded as well.
-
-    Returns:
-        A model of the same outputs at inference, up to rounding. It has weights of its own and
-        computes in float32, so that it runs alike on every machine.
+        model: Functional or sequential model from `images` to logits.
+        directory: Folder to write.
+        class_names: The C classes, in the order of the logits.
+        temperature: Divides the logits before the softmax.
     """
-    if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    folded = {}  # name of a batch normalization: the convolution that takes it in
-    for layer in model.layers:
-        after = [node.operation for node in layer._outbound_nodes]
-        alone = len(after) == 1 and isinstance(after[0], layers.BatchNormalization)
-        linear = getattr(layer, "activation", None) is keras.activations.linear
-        if alone and linear and isinstance(layer, layers.Conv2D):
-            folded[after[0].name] = layer
-    convolutions = [layer.name for layer in folded.values()]
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        if isinstance(layer, keras.Model):
-            return fold_batch_normalization(layer)
-        config = layer.get_config()
-        if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
-            config["dtype"] = "float32"
-        if layer.name in convolutions:
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    def call(
-        layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
-    ) -> keras.KerasTensor:
-        return inputs[0] if layer.name in folded else layer(*inputs, **arguments)
-
-    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for layer in model.layers:
-        if layer.name in folded:
-            convolution = folded[layer.name]
-            scale = 1 / ops.sqrt(layer.moving_variance + layer.epsilon)
-            if layer.scale:
-                scale = layer.gamma * scale
-            shift = -layer.moving_mean * scale
-            if convolution.use_bias:
-                shift = shift + convolution.bias * scale
-            if layer.center:
-                shift = shift + layer.beta
-            copy.get_layer(convolution.name).set_weights([convolution.kernel * scale, shift])
-        elif (
-            layer.weights and not isinstance(layer, keras.Model) and layer.name not in convolutions
-        ):
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
-    return copy
-
-
-def _export(
-    model: keras.Model, directory: Path, class_names: Sequence[str], temperature: float
-) -> None:
-    network = fold_batch_normalization(model)
+    network = _fold(model)
 
     def probabilities(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(images, training=False) / temperature)
-
-    def decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The header first: a small file may claim gigabytes of pixels.
-        padded = tf.strings.join([encoded, bytes(24)])
-        png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
-        shape = tf.cond(
-            png,
-            lambda: _png_shape(padded),
-            lambda: tf.image.extract_jpeg_shape(encoded)[:2],
-        )
-        with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
-            # Reads PNG too. The accurate transform gives the pixels that other decoders give.
-            image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
-        return position, tf.ensure_shape(image, IMAGE_SHAPE)
-
-    def decode_all(encoded: tf.Tensor) -> tf.Tensor:
-        """Decode, or tell the positions of all that cannot be decoded."""
-        count = tf.size(encoded, tf.int64)
-        images = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-        images = images.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        images = images.ignore_errors()  # these are missing then
-        # A batch must not be empty, so a blank image comes first.
-        blank = tf.data.Dataset.from_tensors(
-            (tf.constant(-1, tf.int64), tf.zeros(IMAGE_SHAPE, "uint8"))
-        )
-        batch = blank.concatenate(images).batch(count + 1)
-        positions, images = batch.get_single_element()
-        bad = tf.sparse.to_dense(tf.sets.difference(tf.range(count)[None], positions[None, 1:]))[0]
-        message = "expected JPEG or PNG images of 64x64 pixels; these positions hold none:"
-        checked = tf.debugging.Assert(tf.size(bad) == 0, [message, bad], summarize=20)
-        with tf.control_dependencies([checked]):
-            return tf.ensure_shape(images[1:], (None, *IMAGE_SHAPE))
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": probabilities(images)}
 
     def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = probabilities(tf.cast(decode_all(encoded), tf.float32))
+        rows = probabilities(tf.cast(_decode_all(encoded), tf.float32))
         return {
             "label": tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1)),
             "confidence": tf.reduce_max(rows, axis=1),
@@ -131,9 +58,106 @@ def _export(
     archive.write_out(str(directory), verbose=False)
 
 
+def _fold(model: keras.Model) -> keras.Model:
+    """Copy a network for inference, with batch normalization folded into the convolution before it.
+
+    At inference it only scales and shifts each channel, which the convolution can do by itself:
+    the same logits up to rounding with fewer passes over the activations, in nested models too.
+    The copy has its own weights and computes in float32.
+    """
+    if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    taken = {}  # name of a batch normalization: the convolution that takes it in
+    for layer in model.layers:
+        if (after := _foldable(layer, model)) is not None:
+            taken[after.name] = layer
+    convolutions = [layer.name for layer in taken.values()]
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        if isinstance(layer, keras.Model):
+            return _fold(layer)
+        config = layer.get_config()
+        if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
+            config["dtype"] = "float32"
+        if layer.name in convolutions:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    def call(
+        layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
+    ) -> keras.KerasTensor:
+        return inputs[0] if layer.name in taken else layer(*inputs, **arguments)
+
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for layer in model.layers:
+        if layer.name in taken:
+            convolution = taken[layer.name]
+            scale = 1 / ops.sqrt(layer.moving_variance + layer.epsilon)
+            scale = layer.gamma * scale if layer.scale else scale
+            shift = (convolution.bias if convolution.use_bias else 0) - layer.moving_mean
+            shift = shift * scale + (layer.beta if layer.center else 0)
+            # Channels are the last axis of a kernel, of a depthwise one the last two.
+            depthwise = isinstance(convolution, layers.DepthwiseConv2D)
+            channels = convolution.kernel.shape[2 if depthwise else 3 :]
+            kernel = convolution.kernel * ops.reshape(scale, channels)
+            copy.get_layer(convolution.name).set_weights([kernel, shift])
+        elif layer.name not in convolutions and not isinstance(layer, keras.Model):
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy
+
+
+def _foldable(convolution: keras.Layer, model: keras.Model) -> keras.Layer | None:
+    """Return the batch normalization that can be folded into this layer, if it is a convolution."""
+    if (
+        type(convolution) not in (layers.Conv2D, layers.DepthwiseConv2D)
+        or convolution.activation is not keras.activations.linear
+        or convolution.data_format != "channels_last"
+        or len(convolution._inbound_nodes) != 1  # called more than once
+        or len(convolution._outbound_nodes) != 1  # other layers need what is not normalized
+        or any(convolution.output is output for output in model.outputs)  # as does the caller
+    ):
+        return None
+    after = convolution._outbound_nodes[0].operation
+    folds = (
+        type(after) in (layers.BatchNormalization, models.FusedBatchNormalization)
+        and after.axis in (-1, 3)
+        and len(after._inbound_nodes) == 1  # not shared with another convolution
+        and any(after is layer for layer in model.layers)  # and not part of another model
+    )
+    return after if folds else None
+
+
+def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
+    """Decode images `(N,)`, or raise an error with the positions of all that cannot be decoded."""
+    count = tf.size(encoded, tf.int64)
+    images = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+    images = images.map(_decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    images = images.ignore_errors()  # these are missing then
+    # A batch must not be empty, so a blank image comes first.
+    blank = (tf.constant(-1, tf.int64), tf.zeros(IMAGE_SHAPE, "uint8"))
+    batch = tf.data.Dataset.from_tensors(blank).concatenate(images).batch(count + 1)
+    positions, images = batch.get_single_element()
+    bad = tf.sparse.to_dense(tf.sets.difference(tf.range(count)[None], positions[None, 1:]))[0]
+    message = "expected JPEG or PNG images of 64x64 pixels; these positions hold none:"
+    checked = tf.debugging.Assert(tf.size(bad) == 0, [message, bad], summarize=20)
+    with tf.control_dependencies([checked]):
+        return tf.ensure_shape(images[1:], (None, *IMAGE_SHAPE))
+
+
+def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # The header first: a small file may claim gigabytes of pixels.
+    padded = tf.strings.join([encoded, bytes(24)])
+    png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
+    shape = tf.cond(
+        png, lambda: _png_shape(padded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]
+    )
+    with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
+        # Reads PNG too. The accurate transform gives the pixels that other decoders give.
+        image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+    return position, tf.ensure_shape(image, IMAGE_SHAPE)
+
+
 def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Read height and width from the header of a PNG image: two big-endian integers."""
-    width, height = tf.unstack(
-        tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False), num=2
-    )
-    return tf.stack([height, width])
+    size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    return tf.reverse(size, [0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -12,56 +13,48 @@ from keras import layers
 
 from eurosat_helpers.augmentation import RandomSymmetry
 
-# Each export would tell of a folder, and many models in one process of their tracing.
-tf.get_logger().setLevel("ERROR")
-
+tf.get_logger().setLevel("ERROR")  # else a notebook shows notes on retracing and on exports
 
 IMAGE_SIZE = 64  # pixels
 
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
-class BatchNormalization(layers.BatchNormalization):
+class FusedBatchNormalization(layers.BatchNormalization):
     """Keras' batch normalization (Ioffe and Szegedy, arXiv 1502.03167) in one fused kernel.
 
-    Keras composes it of a dozen operations that each read and write every activation, and under
-    mixed precision it converts all of them to float32 and back. TensorFlow's kernel does it at
-    once and takes half-precision activations beside float32 statistics.
+    Keras composes it of a dozen operations that each read and write every activation, in float32.
+    The kernel does it at once and takes half-precision activations beside float32 statistics. The
+    variance that the moving variance follows is the kernel's: divided by `n - 1` where Keras
+    divides by `n`, the number of values per channel (batch x height x width).
 
     Input and output: `(batch, height, width, channels)`, float32, float16 or bfloat16.
 
     Args:
-        momentum: Share that the moving mean and variance keep of themselves each batch.
+        momentum: Share that the moving mean and variance keep of themselves with each batch.
         fixed_statistics: Whether to normalize by the moving mean and variance in training too, and
-            leave them as they are; scale and shift are trained all the same.
+            not update them; scale and shift are still trained.
     """
 
     def __init__(
-        self, momentum: float = 0.98, *, fixed_statistics: bool = False, **kwargs: object
+        self, momentum: float = 0.98, *, fixed_statistics: bool = False, **options: object
     ) -> None:
-        super().__init__(momentum=momentum, **kwargs)
+        super().__init__(momentum=momentum, **options)
         self.fixed_statistics = fixed_statistics
         self.autocast = False  # scale, shift and statistics stay float32
 
     def get_config(self) -> dict:
         return {**super().get_config(), "fixed_statistics": self.fixed_statistics}
 
-    def call(
-        self,
-        x: tf.Tensor,
-        training: bool = False,
-        mask: tf.Tensor | None = None,  # noqa: ARG002
-    ) -> tf.Tensor:
+    def call(self, x: tf.Tensor, training: bool = False, mask: None = None) -> tf.Tensor:  # noqa: ARG002
         # A frozen layer keeps its statistics, as in Keras.
         training = training and self.trainable and not self.fixed_statistics
         mean = tf.convert_to_tensor(self.moving_mean)
         variance = tf.convert_to_tensor(self.moving_variance)
-        scale = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean)
-        shift = tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean)
         nothing = tf.zeros((0,))  # in training the kernel takes the statistics of the batch
         normalized, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
-            scale=scale,
-            offset=shift,
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else tf.ones_like(mean),
+            offset=tf.convert_to_tensor(self.beta) if self.center else tf.zeros_like(mean),
             mean=nothing if training else mean,
             variance=nothing if training else variance,
             epsilon=self.epsilon,
@@ -85,10 +78,11 @@ def build_cnn(
     l2: float = 1e-5,
     dropout: float = 0.1,
     hidden: Sequence[int] = (),
+    seed: int | None = None,
 ) -> keras.Model:
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
 
-    A strided stem leaves 64x64, where most of the cost would lie, at once; each stage but the
+    Most of the cost of a convolution at 64x64 pixels is saved by a strided stem; each stage but the
     first halves the side again. A block is two 3x3 convolutions with batch normalization and a
     shortcut.
 
@@ -99,59 +93,51 @@ def build_cnn(
         stem_width: Channels after the stem.
         widths: Channels of each stage.
         blocks: Residual blocks of each stage.
-        l2: L2 regularization of every kernel of a convolution or a hidden dense layer.
+        l2: L2 regularization of the kernels of convolutions and hidden dense layers.
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
+        seed: Seed of the initial weights, augmentation and dropout: the same seed gives the same
+            network each time. `None` takes seeds from Keras' global one, other ones each time.
 
     Returns:
         A model from raw pixels, float32 `(N, 64, 64, 3)` in 0-255, to logits float32
-        `(N, num_classes)`. Normalization and augmentation are layers inside it; the augmentation
-        only acts in training.
+        `(N, num_classes)`. Normalization and augmentation are layers of it; augmentation is only
+        active in training.
 
     Raises:
         ValueError: If `mean` or `variance` is not three numbers, `num_classes` is below 2, or
             `widths` and `blocks` differ in length.
     """
     if len(mean) != 3 or len(variance) != 3:
-        raise ValueError(
-            "`mean` and `variance` must be three numbers, one a color channel. "
-            f"Received: mean={mean}, variance={variance}."
-        )
+        received = f"Received: mean={mean}, variance={variance}."
+        raise ValueError(f"`mean` and `variance` need one number per color channel. {received}")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
     if len(widths) != len(blocks):
-        raise ValueError(
-            "`widths` and `blocks` must have one entry a stage. "
-            f"Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
-        )
-    regularizer = keras.regularizers.L2(l2)
+        received = f"Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
+        raise ValueError(f"`widths` and `blocks` must have one entry per stage. {received}")
+    draw = random.Random(seed)
+
+    def next_seed() -> int | None:
+        return None if seed is None else draw.randrange(2**31)
+
+    def kernel() -> dict[str, object]:
+        return {
+            "kernel_initializer": keras.initializers.HeNormal(seed=next_seed()),
+            "kernel_regularizer": keras.regularizers.L2(l2),
+        }
 
     def convolve(
-        x: keras.KerasTensor,
-        filters: int,
-        kernel_size: int,
-        name: str,
-        *,
-        strides: int = 1,
-        activate: bool = True,
+        x: keras.KerasTensor, filters: int, size: int, name: str, strides: int = 1
     ) -> keras.KerasTensor:
-        x = layers.Conv2D(
-            filters,
-            kernel_size,
-            strides,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=regularizer,
-            name=f"{name}-convolution",
-        )(x)
-        x = BatchNormalization(name=f"{name}-normalization")(x)
-        return layers.ReLU(name=f"{name}-relu")(x) if activate else x
+        options = {"strides": strides, "padding": "same", "use_bias": False, **kernel()}
+        x = layers.Conv2D(filters, size, name=f"{name}-convolution", **options)(x)
+        return FusedBatchNormalization(name=f"{name}-normalization")(x)
 
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(images)
-    x = RandomSymmetry(name="augmentation")(x)
-    x = convolve(x, stem_width, 4, "stem", strides=2)
+    x = RandomSymmetry(seed=next_seed(), name="augmentation")(x)
+    x = layers.ReLU(name="stem-relu")(convolve(x, stem_width, 4, "stem", strides=2))
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
         for block in range(1, depth + 1):
             name = f"stage{stage}_block{block}"
@@ -159,38 +145,32 @@ def build_cnn(
                 x = layers.AveragePooling2D(2, name=f"{name}-pool")(x)
             shortcut = x
             if shortcut.shape[-1] != width:
-                shortcut = convolve(x, width, 1, f"{name}-shortcut", activate=False)
-            x = convolve(x, width, 3, f"{name}-first")
-            x = convolve(x, width, 3, f"{name}-second", activate=False)
-            x = layers.Add(name=f"{name}-add")([x, shortcut])
+                shortcut = convolve(x, width, 1, f"{name}-shortcut")
+            x = layers.ReLU(name=f"{name}-first-relu")(convolve(x, width, 3, f"{name}-first"))
+            x = layers.Add(name=f"{name}-add")([convolve(x, width, 3, f"{name}-second"), shortcut])
             x = layers.ReLU(name=f"{name}-relu")(x)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
     for number, units in enumerate(hidden, start=1):
-        x = layers.Dense(
-            units,
-            activation="relu",
-            kernel_initializer="he_normal",
-            kernel_regularizer=regularizer,
-            name=f"head-hidden{number}",
-        )(x)
-    x = layers.Dropout(dropout, name="head-dropout")(x)
-    logits = layers.Dense(num_classes, name="head-logits")(x)
+        x = layers.Dense(units, activation="relu", name=f"head-hidden{number}", **kernel())(x)
+    x = layers.Dropout(dropout, seed=next_seed(), name="head-dropout")(x)
+    initializer = keras.initializers.GlorotUniform(next_seed())
+    logits = layers.Dense(num_classes, kernel_initializer=initializer, name="head-logits")(x)
     return keras.Model(images, logits, name="eurosat_cnn")
 
 
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yield a layer or model and everything inside it, models within models too."""
+    """Yield a layer or model and everything inside it, nested models too."""
     yield layer
     for inner in getattr(layer, "layers", ()):
         yield from sublayers(inner)
 
 
 def summary(model: keras.Model) -> pd.DataFrame:
-    """Sum up a model, one row for all layers whose names begin alike, up to the first `-`.
+    """Summarize a model, one row for all layers with the same name up to the first `-`.
 
     Args:
-        model: A functional model with named layers, such as `build_cnn` builds; a model inside it
-            is one row.
+        model: A functional model with named layers, such as `build_cnn` builds; a nested model is
+            one row.
 
     Returns:
         `output` (height x width x channels), `parameters`, and `multiply-adds` of the convolutions
