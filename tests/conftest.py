@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from eurosat_helpers import data
-from eurosat_helpers.data import demo, download
+from eurosat_helpers.data import demo, finding
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -37,13 +37,13 @@ def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in the EuroSAT layout with six demo tiles a class. Copy it before you change it."""
+    """Six demo tiles per class in the layout of EuroSAT. Copy them before you change them."""
     return demo.write(tmp_path_factory.mktemp("demo"), tiles_per_class=6, seed=0)
 
 
 @pytest.fixture(scope="session")
 def demo_tiles(tmp_path_factory: pytest.TempPathFactory) -> data.Tiles:
-    """Forty demo tiles a class, read back from JPEG files."""
+    """Forty demo tiles per class, read back from JPEG files."""
     return data.load(demo.write(tmp_path_factory.mktemp("forty"), tiles_per_class=40, seed=0))
 
 
@@ -69,7 +69,7 @@ def eurosat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with socket.socket() as probe:  # nobody listens on the port once this is closed
         probe.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}/EuroSAT.zip"
-    monkeypatch.setattr(download, "MIRRORS", (download.Mirror(nowhere, "0" * 64),))
+    monkeypatch.setattr(finding, "MIRRORS", {nowhere: "0" * 64})
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("EUROSAT_ARCHIVE", raising=False)
     return tmp_path / "EuroSAT"

@@ -1,4 +1,4 @@
-"""List and read the files of a folder or zip file of class folders."""
+"""List and open the files of a folder or zip file of class folders."""
 
 from __future__ import annotations
 
@@ -10,87 +10,57 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOTS = ("2750", "EuroSAT_RGB")  # what the published archives call the folder of class folders
-
+from eurosat_helpers.data.tiles import ROOTS
 
 MAX_BYTES = 1_000_000  # of a tile's file: the pixels are 12 kB, the rest leaves room for metadata
-
-
 _UNSAFE = re.compile(r"^[\\/]|^[A-Za-z]:|(^|[\\/])\.\.([\\/]|$)")
 
 
-def state(source: Path) -> list[tuple[str, int, int]]:
-    """List what changes whenever the tiles do: path, bytes and time of change of each file.
-
-    Args:
-        source: Folder or zip file. A zip is one file: reading its list would take longer than all
-            the rest of a load from the cache.
-
-    Returns:
-        The files in an order that does not depend on the file system; times in nanoseconds.
-    """
-    if source.is_dir():
-        return sorted(_list_folder(_root(source)))
-    status = source.stat()
-    return [(source.name, status.st_size, status.st_mtime_ns)]
-
-
 @contextlib.contextmanager
-def opened(source: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """Open a folder or zip file of class folders.
+def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]]:
+    """Open a folder or zip file with class folders, bare or below one of `ROOTS`.
 
-    Hidden files and what Windows and macOS leave in folders and zips are passed over.
-
-    Args:
-        source: Folder or zip file with class folders, bare or below one of `ROOTS`.
+    Hidden files, and those that Windows and macOS add, are ignored.
 
     Yields:
-        The paths below the root, "Class/file" and, with a slash at the end, those of folders; and
-        a function that reads the file of such a path.
+        The size in bytes of each path below the root ("Class/file", or "Class/" for a folder) and
+        its time of change, or CRC-32 in a zip; and a function that reads a path, or raises
+        ValueError for one that is not a regular file or has more than `MAX_BYTES`.
 
     Raises:
-        ValueError: If the zip file is damaged, or unsafe to unpack. The function raises it for what
-            is no file, or has more than `MAX_BYTES`.
+        ValueError: If the zip file is damaged, or unsafe to unpack.
     """
     if source.is_dir():
-        root = _root(source)
-        yield [path for path, *_ in _list_folder(root)], lambda path: _read_file(root / path)
+        root = next((source / name for name in ROOTS if (source / name).is_dir()), source)
+        yield _list_folder(root), lambda path: _read_file(root / path)
         return
     try:
         archive = zipfile.ZipFile(source)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(
-            f"`{source}` is no whole zip file: {error}. Delete it and download it again."
+            f"`{source}` is not a complete zip file: {error}. Delete it and download it again."
         ) from error
     with archive:
         members = _list_zip(source, archive)
-        yield list(members), lambda path: _read_member(archive, members[path])
+        files = {path: (member.file_size, member.CRC) for path, member in members.items()}
+        yield files, lambda path: _read_member(archive, members[path])
 
 
 def _is_visible(name: str) -> bool:
     return not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
-def _visible_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if entry.is_dir() and _is_visible(entry.name)]
-
-
-def _root(folder: Path) -> Path:
-    return next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
-
-
-def _list_folder(root: Path) -> list[tuple[str, int, int]]:
-    files = []
-    for folder in _visible_folders(root):
-        files.append((f"{folder}/", 0, 0))
+def _list_folder(root: Path) -> dict[str, tuple[int, int]]:
+    files = {}
+    folders = [name for name in os.listdir(root) if _is_visible(name) and (root / name).is_dir()]
+    for folder in folders:
+        files[f"{folder}/"] = 0, 0
         with os.scandir(root / folder) as entries:
             for entry in filter(lambda entry: _is_visible(entry.name), entries):
-                path = f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"
                 size = modified = 0
                 with contextlib.suppress(FileNotFoundError):  # of a link to nothing: a bad tile
                     size, modified = entry.stat().st_size, entry.stat().st_mtime_ns
-                files.append((path, size, modified))
+                files[f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"] = size, modified
     return files
 
 
@@ -98,32 +68,23 @@ def _list_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipIn
     members = {info.filename: info for info in archive.infolist()}
     if unsafe := [name for name in members if _UNSAFE.search(name)]:
         raise ValueError(f"`{source}` is not safe: `{unsafe[0]}` writes outside its folder.")
-    for root in ROOTS:
-        below = {
-            name.removeprefix(f"{root}/"): info
-            for name, info in members.items()
-            if name.startswith(f"{root}/")
-        }
-        if below:
-            members = below
-            break
-    return {
-        name: info
-        for name, info in members.items()
-        if name and all(map(_is_visible, name.rstrip("/").split("/")))
-    }
+    tops = {name.split("/")[0] for name in members if "/" in name}
+    root = next((f"{root}/" for root in ROOTS if root in tops), "")
+    below = {name[len(root) :]: member for name, member in members.items() if name.startswith(root)}
+    visible = [path for path in below if all(map(_is_visible, path.split("/")))]
+    return {path: below[path] for path in visible if "/" in path}  # others lie beside the classes
 
 
 def _read_file(path: Path) -> bytes:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # to read a pipe or a device might never end
-        raise ValueError("no regular file")
+        raise ValueError("not a regular file")
     _check_size(status.st_size)
     return path.read_bytes()
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    _check_size(member.file_size)  # of which `zipfile` reads no more, whatever is packed
+    _check_size(member.file_size)  # `zipfile` reads no more than this, whatever is packed
     return archive.read(member)
 
 

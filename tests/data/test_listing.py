@@ -1,0 +1,122 @@
+"""Listing folders and zip files: every layout, stray files, and what is unsafe or damaged."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import zip_folder
+
+from eurosat_helpers import data
+from eurosat_helpers.data import listing
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """Pack all that the folder holds, stray files too, and return the folder of the zip."""
+    archive.parent.mkdir()
+    shutil.make_archive(str(archive.with_suffix("")), "zip", folder)
+    return archive.parent
+
+
+@pytest.mark.parametrize("root", ["2750", "EuroSAT_RGB", ""])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_every_layout_gives_the_same_tiles(folder, tmp_path, capsys, root, packed):
+    expected = data.load(folder)
+    mine = tmp_path / "mine"
+    if packed:
+        zip_folder(folder, mine / "any name.zip", root)
+    else:
+        shutil.copytree(folder / "2750", mine / root)
+    capsys.readouterr()
+    tiles = data.load(mine)
+    assert tiles.images.shape == (60, 64, 64, 3)
+    assert tiles.images.dtype == np.uint8
+    assert tiles.labels.dtype == np.int64
+    np.testing.assert_array_equal(tiles.images, expected.images)
+    np.testing.assert_array_equal(tiles.labels, np.repeat(np.arange(10), 6))
+    assert tiles.names.tolist() == expected.names.tolist()
+    assert tiles.class_names == data.CLASS_NAMES
+    source = "any name.zip" if packed else "mine"
+    assert tiles.source == f"tiles in {source}"
+    assert not tiles.demo
+    assert capsys.readouterr().out.startswith(f"60 tiles of 10 classes from {source} in ")
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_stray_files_are_ignored(folder, tmp_path, packed):
+    root = folder / "2750"
+    for stray in [
+        "README.md",
+        "labels.csv",
+        "Forest/.DS_Store",
+        "Forest/._Forest_1.jpg",
+        "Forest/Thumbs.db",
+        "Forest/desktop.ini",
+        "__MACOSX/._2750",
+        ".ipynb_checkpoints/River_1.jpg",
+    ]:
+        (root / stray).parent.mkdir(exist_ok=True)
+        (root / stray).write_bytes(b"stray")
+    if packed:
+        folder = pack(folder, tmp_path / "zip" / "tiles.zip")
+    assert len(data.load(folder)) == 60
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_tile_below_its_class_folder_is_an_error(folder, tmp_path, packed):
+    (folder / "2750" / "Forest" / "more").mkdir()
+    shutil.copy(folder / "2750/Forest/Forest_1.jpg", folder / "2750/Forest/more/Forest_9.jpg")
+    if packed:
+        folder = pack(folder, tmp_path / "zip" / "tiles.zip")
+    with pytest.raises(ValueError, match=r"`Forest/more/.* must lie directly in its class"):
+        data.load(folder)
+
+
+def test_cut_zip_is_an_error(folder, tmp_path):
+    archive = zip_folder(folder, tmp_path / "cut" / "EuroSAT.zip")
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    message = r"EuroSAT.zip` is not a complete zip file: .*download it again"
+    with pytest.raises(ValueError, match=message):
+        data.load(archive.parent)
+
+
+def test_zip_with_a_damaged_member_names_the_tile(folder, tmp_path):
+    archive = zip_folder(folder, tmp_path / "bad" / "EuroSAT.zip")
+    encoded = (folder / "2750/Forest/Forest_2.jpg").read_bytes()
+    content = archive.read_bytes()
+    start = content.index(encoded) + 500
+    archive.write_bytes(content[:start] + b"damage" + content[start + 6 :])
+    with pytest.raises(ValueError, match=r"`Forest/Forest_2.jpg` in .* is a bad tile: Bad CRC"):
+        data.load(archive.parent)
+
+
+@pytest.mark.parametrize(
+    "member", ["../evil.jpg", "2750/Forest/../../../evil.jpg", "/evil.jpg", "C:/evil.jpg"]
+)
+def test_zip_that_writes_outside_its_folder_is_an_error(folder, tmp_path, member):
+    archive = zip_folder(folder, tmp_path / "zip" / "EuroSAT.zip")
+    with zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(member, b"evil")
+    with pytest.raises(ValueError, match=f"not safe: `{member}` writes outside its folder"):
+        data.load(archive.parent)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_file_that_is_too_big_is_not_read(folder, tmp_path, packed):
+    (folder / "2750" / "Forest" / "Forest_1.jpg").write_bytes(bytes(listing.MAX_BYTES + 1))
+    source = zip_folder(folder, tmp_path / "zip" / "tiles.zip") if packed else folder
+    with listing.opened(source) as (files, read_file):
+        assert files["Forest/Forest_1.jpg"][0] == 1_000_001
+        with pytest.raises(ValueError, match="1,000,001 bytes, more than the 1,000,000"):
+            read_file("Forest/Forest_1.jpg")
+        assert len(read_file("Forest/Forest_2.jpg")) == files["Forest/Forest_2.jpg"][0]
+
+
+def test_folder_in_place_of_a_tile_is_an_error(folder):
+    (folder / "2750" / "Forest" / "Forest_1.jpg").unlink()
+    (folder / "2750" / "Forest" / "Forest_1.jpg").mkdir()
+    with pytest.raises(ValueError, match=r"`Forest/Forest_1.jpg/` in .* must lie directly"):
+        data.load(folder)
