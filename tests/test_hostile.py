@@ -13,20 +13,21 @@ import shutil
 import stat
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import hypothesis
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import CACHE, zip_folder
 from hypothesis import strategies as st
 from PIL import Image
-from test_artifact import IMAGES, build_model, save
+from test_artifact import IMAGES, build_model, save, some_tiles
 from test_classifier import claiming
 from test_record import fake
 
 from eurosat_helpers import artifact, checkpoint, data
-from eurosat_helpers.data import reading
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")
 
@@ -65,10 +66,23 @@ ENCODED = st.one_of(
 )
 
 
-@hypothesis.given(ENCODED)
-def test_reader_of_tiles_takes_any_bytes(encoded):
+def read_tile(folder: Path, encoded: bytes) -> np.ndarray:
+    """Write one tile beside a good one, and return its pixels as `data.load` reads them."""
+    for name, content in (("Forest", encode("PNG")), ("River", encoded)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / f"{name}_1.jpg").write_bytes(content)
     try:
-        image = reading.decode(encoded)
+        (tile,) = data.load(folder, class_names=("Forest", "River")).images[1:]
+    except ValueError as error:
+        assert "River/River_1.jpg" in str(error)
+        raise
+    return tile
+
+
+@hypothesis.given(ENCODED)
+def test_reader_of_tiles_takes_any_bytes(tmp_path, encoded):
+    try:
+        image = read_tile(tmp_path, encoded)
     except ValueError:
         return
     assert image.shape == (64, 64, 3)
@@ -87,16 +101,17 @@ FORM = pytest.mark.parametrize("form", ["JPEG", "PNG"])
 
 @EVERY
 @FORM
-def test_tile_that_is_cut_off_anywhere_is_damaged(form, every):
+def test_tile_that_is_cut_off_anywhere_is_damaged(form, every, tmp_path):
     complete = encode(form)
+    whole = read_tile(tmp_path, complete).copy()
     for cut in cuts(complete, every):
         try:
-            image = reading.decode(cut)
+            image = read_tile(tmp_path, cut)
         except ValueError:
             continue
         # Checksums and the end marker may be missing, pixels not.
         assert len(cut) >= len(complete) - 24
-        np.testing.assert_array_equal(image, reading.decode(complete))
+        np.testing.assert_array_equal(image, whole)
 
 
 @pytest.fixture(scope="module")
@@ -173,18 +188,28 @@ def test_cache_of_any_bytes_is_right_or_made_again(cached, drawn):
     assert tiles.names.tolist() == whole.names.tolist()
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose state is in a file, and the content of that file."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    model.optimizer.build(model.trainable_variables)
+    tiles = some_tiles()
+    run = checkpoint.Run(tmp_path_factory.mktemp("run"), model, tiles, tiles, {"seed": 1})
+    run.write(rows=np.ones((2, 3)), best=[np.float64(0.5), *model.get_weights()])
+    return run, run.file.read_bytes()
+
+
 @hypothesis.given(st.data())
-def test_checkpoint_of_any_bytes_is_read_or_refused(tmp_path_factory, drawn):
-    file = tmp_path_factory.getbasetemp() / "checkpoint.npz"
-    arrays = [np.arange(6.0), np.float32(2)]
-    checkpoint.write(file, weights=arrays)
-    file.write_bytes(drawn.draw(spoiled(file.read_bytes())))
+def test_checkpoint_of_any_bytes_is_read_or_refused(run, drawn):
+    run, content = run
+    run.file.write_bytes(drawn.draw(spoiled(content)))
     message = ""
     try:
-        checkpoint.read(file)
+        run.read()
     except ValueError as error:
         message = str(error)
-    assert not message or str(file) in message
+    assert not message or str(run.file) in message
 
 
 JSON = st.recursive(
