@@ -66,27 +66,23 @@ ENCODED = st.one_of(
 )
 
 
-def read_tile(folder: Path, encoded: bytes) -> np.ndarray:
-    """Write one tile beside a good one, and return its pixels as `data.load` reads them."""
+def read_tile(folder: Path, encoded: bytes) -> np.ndarray | None:
+    """Write one tile beside a good one and return its pixels, or None if it is refused by name."""
     for name, content in (("Forest", encode("PNG")), ("River", encoded)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / f"{name}_1.jpg").write_bytes(content)
     try:
-        (tile,) = data.load(folder, class_names=("Forest", "River")).images[1:]
+        return data.load(folder, class_names=("Forest", "River")).images[1]
     except ValueError as error:
-        assert "River/River_1.jpg" in str(error)
-        raise
-    return tile
+        message = str(error)
+    assert "River/River_1.jpg" in message
+    return None
 
 
 @hypothesis.given(ENCODED)
 def test_reader_of_tiles_takes_any_bytes(tmp_path, encoded):
-    try:
-        image = read_tile(tmp_path, encoded)
-    except ValueError:
-        return
-    assert image.shape == (64, 64, 3)
-    assert image.dtype == np.uint8
+    image = read_tile(tmp_path, encoded)
+    assert image is None or (image.shape, image.dtype) == ((64, 64, 3), np.uint8)
 
 
 def cuts(encoded: bytes, every: int) -> list[bytes]:
@@ -103,15 +99,13 @@ FORM = pytest.mark.parametrize("form", ["JPEG", "PNG"])
 @FORM
 def test_tile_that_is_cut_off_anywhere_is_damaged(form, every, tmp_path):
     complete = encode(form)
-    whole = read_tile(tmp_path, complete).copy()
+    pixels = read_tile(tmp_path, complete).copy()
     for cut in cuts(complete, every):
-        try:
-            image = read_tile(tmp_path, cut)
-        except ValueError:
-            continue
-        # Checksums and the end marker may be missing, pixels not.
-        assert len(cut) >= len(complete) - 24
-        np.testing.assert_array_equal(image, whole)
+        image = read_tile(tmp_path, cut)
+        if image is not None:
+            # Checksums and the end marker may be missing, pixels not.
+            assert len(cut) >= len(complete) - 24
+            np.testing.assert_array_equal(image, pixels)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +243,7 @@ def test_pipe_and_device_are_no_tiles(folder):
     forest = folder / "2750" / "Forest"
     os.mkfifo(forest / "Forest_7.jpg")
     (forest / "Forest_8.jpg").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: no regular"):
+    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: .*regular"):
         data.load(folder)
     assert data.load(folder, on_error="skip").skipped == (
         "Forest/Forest_7.jpg",
@@ -269,7 +263,7 @@ def test_link_in_an_archive_is_not_followed(folder, tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(file, "a") as members:
         members.writestr(link, str(folder / "2750" / "Forest" / "Forest_1.jpg"))
-    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: no JPEG or PNG"):
+    with pytest.raises(ValueError, match=r"`Forest/Forest_7.jpg` .* is a bad tile: .*JPEG or PNG"):
         data.load(file.parent)
 
 
