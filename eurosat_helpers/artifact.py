@@ -1,24 +1,19 @@
-"""Save a trained model as one folder, load it with TensorFlow alone, predict, save predictions.
+"""Save a trained model with its record as one folder, and load it with TensorFlow alone.
 
-The folder holds a SavedModel and what it takes to trust and repeat it:
-
-* `saved_model.pb`, `variables/`: the endpoints `serve` (also `serving_default`), float32 `images`
-  `(N, 64, 64, 3)` in 0-255 -> `probabilities` `(N, C)`; and `serve_jpeg`, string `(N,)` of encoded
-  JPEG or PNG images -> `label`, `confidence` and `probabilities`.
-* `metadata.json`: classes, data, split, scores, cost, versions.
-* `test_files.txt`: the names of the test tiles, one a line. `history.csv`: one row an epoch.
-* `model.keras`: the Keras model, pixels -> logits, to go on training.
+The folder holds a SavedModel (see `export.write`), `metadata.json` (classes, data, scores, cost,
+command), `test_files.txt` (names of the test tiles, one per line), `history.csv` (one row per
+epoch) and `model.keras` (the Keras model, pixels -> logits, for further training).
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import io
 import json
 import platform
 import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -27,269 +22,178 @@ import pandas as pd
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from eurosat_helpers import export, files
+from eurosat_helpers import devices, export, files, record
 from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
-
-FILES = (
-    "saved_model.pb",
-    "variables/variables.index",
-    "variables/variables.data-00000-of-00001",
-    "metadata.json",
-    "test_files.txt",
-    "history.csv",
-    "model.keras",
-)
-
-# What `metadata` must hold, and of which type; a dot leads into a nested table.
-METADATA = {
-    "class_names": (list, tuple),
-    "data_source": str,
-    "split.seed": object,
-    "split.validation_fraction": object,
-    "split.test_fraction": object,
-    "scores.validation.tiles": int,
-    "scores.validation.accuracy": Real,
-    "scores.test.tiles": int,
-    "scores.test.accuracy": Real,
-    "scores.test.accuracy_low": Real,
-    "scores.test.accuracy_high": Real,
-    "scores.test.calibration_error": Real,
-    "epochs": int,
-    "seconds": Real,
-    "hardware": str,
-}
-
-ADDED_METADATA = {
-    "image_size": int,
-    "input_range": list,
-    "parameters": int,
-    "temperature": Real,
-    "versions.tensorflow": str,
-    "date": str,
-}
+from eurosat_helpers.data import Tiles
 
 
 def save(
     model: keras.Model,
     directory: str | Path,
     *,
-    metadata: Mapping[str, object],
+    test: Tiles,
+    parameters: Mapping[str, object],
+    scores: Mapping[str, Mapping[str, float]],
     history: pd.DataFrame,
-    test_names: Iterable[str],
-    temperature: float = 1.0,
+    temperature: float,
+    confidence_threshold: Mapping[str, float | None],
+    notebook: str = "training.ipynb",
 ) -> Path:
-    """Write the model and its record as one folder, whole or not at all.
+    """Write the model and its record as one folder, completely or not at all; return the folder.
 
-    Everything is written beside `directory` first and renamed when complete. A saved model that
-    was there is replaced; any other folder is an error.
+    A complete saved model of this project is replaced, and nothing else is.
 
     Args:
         model: Keras model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits `(N, C)`.
-        directory: Folder to write.
-        metadata: The entries of `METADATA`, and any more that JSON can hold. What the model and
-            the machine can tell is added (`ADDED_METADATA`).
-        history: One row an epoch.
-        test_names: Names of the test tiles, `Class/Class_N.jpg`.
-        temperature: Divides the logits before the softmax (see `evaluation.fit_temperature`).
-
-    Returns:
-        The folder.
+        directory: Folder to write, such as `saved_model/my_model`.
+        test: The test tiles.
+        parameters: All parameters of the notebook, `split` among them, for `command`.
+        scores: `evaluation.scores` of "validation" and "test", and any more.
+        history: One row per epoch, with its `seconds`.
+        temperature: Divides the logits before the softmax (see `calibration.fit_temperature`).
+        confidence_threshold: See `calibration.confidence_threshold`.
+        notebook: The notebook that `parameters` belong to.
 
     Raises:
-        ValueError: If `metadata` lacks an entry, or does not fit the model or `test_names`.
-        FileExistsError: If `directory` holds something else than a saved model.
+        ValueError: If an argument lacks an entry, or the arguments do not fit together.
+        FileExistsError: If `directory` is anything else than a complete saved model.
+        OSError: If it cannot be written, for example because the disk is full.
     """
-    directory, test_names = Path(directory), tuple(test_names)
+    directory = Path(directory)
+    if "seconds" not in history:
+        raise ValueError(f"`history` must have the column `seconds`. Received: {list(history)}")
     if not 0 < temperature < np.inf:
         raise ValueError(f"`temperature` must be a positive number. Received: {temperature}")
     metadata = {
-        **metadata,
+        "class_names": list(test.class_names),
+        "data_source": test.source,
+        "split": parameters.get("split"),
+        "scores": scores,
+        "confidence_threshold": confidence_threshold,
+        "epochs": len(history),
+        "seconds": round(float(history["seconds"].sum()), 1),
+        "hardware": f"{devices.hardware()}, {devices.precision()}",
+        "command": record.command(notebook, parameters),
         "image_size": IMAGE_SHAPE[0],
         "input_range": [0, 255],
         "parameters": model.count_params(),
         "temperature": float(temperature),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": {"python": platform.python_version()}
+        | {module.__name__: module.__version__ for module in (tf, keras, np)},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-    _check_metadata("`metadata`", metadata, test_names)
+    record.check(metadata, test.names)
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    expected = (None, *IMAGE_SHAPE), (None, len(metadata["class_names"]))
-    if (model.input_shape, model.output_shape) != expected:
-        raise ValueError(
-            f"`model` must map images {expected[0]} to one logit a class {expected[1]}. "
-            f"Received: {model.input_shape} to {model.output_shape}"
-        )
-    ours = not directory.exists() or any((directory / name).is_file() for name in FILES)
-    if not ours and not (directory.is_dir() and not any(directory.iterdir())):
-        raise FileExistsError(
-            f"`{directory}` exists and is no saved model: choose another name or remove it."
-        )
+    shapes = model.input_shape, model.output_shape
+    if shapes != (expected := ((None, *IMAGE_SHAPE), (None, len(test.class_names)))):
+        raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(_beside(directory, "lock")):
-        _recover(directory)
-        new = _beside(directory, "new")
-        shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+    new = _beside(directory, "saving")
+    with _held(directory):
+        record.check_replaceable(directory)
         try:
-            with files.named(directory):
-                export._export(model, new, metadata["class_names"], temperature)
-                # A model that was never compiled: the optimizer's state would triple the file.
-                keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
-                (new / "metadata.json").write_text(text, encoding="utf-8")
-                lines = "".join(f"{name}\n" for name in test_names)
-                (new / "test_files.txt").write_text(lines, encoding="utf-8")
-                history.to_csv(new / "history.csv", index=False)
-                _replace(directory, new)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+            export.write(model, new, class_names=test.class_names, temperature=temperature)
+            # A model that was never compiled: the optimizer's state would triple the file.
+            keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
+            (new / "metadata.json").write_text(text, encoding="utf-8")
+            (new / "test_files.txt").write_text("\n".join([*test.names, ""]), encoding="utf-8")
+            history.to_csv(new / "history.csv", index=False)
+            record.check_replaceable(directory)  # again: the export took seconds
+            if directory.exists():
+                directory.rename(_beside(directory, "replaced"))
+            new.rename(directory)
+        except (OSError, tf.errors.OpError) as error:
+            raise OSError(f"Could not write `{directory}`; nothing was changed. {error}") from error
     return directory
 
 
-def load(directory: str | Path) -> Classifier:
+def load(
+    directory: str | Path | None = None,
+    *,
+    tiles: Tiles | None = None,
+    root: str | Path = "saved_model",
+) -> Classifier:
     """Load a saved model, with TensorFlow alone.
 
     Args:
-        directory: A folder written by `save`.
+        directory: A folder written by `save`; None chooses in `root` the newest that fits `tiles`
+            and was trained here, else the shipped one.
+        tiles: Tiles that must have the model's classes and include the tiles of its test.
+        root: Folder of the saved models.
 
     Returns:
-        The classifier.
+        The classifier, all of one save, even if another process replaces the folder meanwhile.
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
-        ValueError: If a file is damaged, or the files do not fit together.
+        ValueError: If a file is damaged, the files do not belong together, or no model fits.
     """
+    if directory is None:
+        if tiles is None:
+            raise ValueError("`directory` or `tiles` must be given. Received: None for both")
+        for old in Path(root).glob(".*.replaced"):  # left by a process that was killed
+            with contextlib.suppress(OSError), _held(old.with_name(old.stem[1:])):
+                pass
+        models = sorted(file.parent for file in Path(root).glob("[!.]*/metadata.json"))
+        directory = record.choose(models, tiles)
     directory = Path(directory)
-    if not directory.is_dir() and _beside(directory, "old").is_dir():
-        with files.locked(_beside(directory, "lock")):  # may be replacing it
-            _recover(directory)
-    if not directory.is_dir():
-        beside = sorted(path.parent.name for path in directory.parent.glob("*/saved_model.pb"))
-        raise FileNotFoundError(
-            f"No saved model in `{directory}`. In `{directory.parent}` there are: "
-            f"{', '.join(beside) or 'none'}. Run training.ipynb to save one."
-        )
-    missing = [name for name in FILES if not (directory / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"The saved model `{directory}` is not complete: {', '.join(missing)} is missing. "
-            "Run training.ipynb to save it again."
-        )
-    try:
-        test_names = (directory / "test_files.txt").read_text(encoding="utf-8").splitlines()
-    except ValueError as error:
-        raise ValueError(f"`{directory / 'test_files.txt'}` is damaged: {error}") from error
-    try:
-        metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"`{directory / 'metadata.json'}` is damaged: {error}") from error
-    _check_metadata(f"`{directory / 'metadata.json'}`", metadata, test_names)
-    try:
-        served = tf.saved_model.load(str(directory))
-        outputs = served.signatures["serving_default"].structured_outputs["probabilities"].shape[1]
-    except Exception as error:  # a damaged file fails anywhere in TensorFlow's reader
-        raise ValueError(
-            f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy it "
-            f"again or run training.ipynb to save it again. TensorFlow says: {error}"
-        ) from error
-    if outputs != len(metadata["class_names"]):
-        raise ValueError(
-            f"`{directory / 'metadata.json'}` names {len(metadata['class_names'])} classes, but "
-            f"the SavedModel has {outputs} outputs: they come from different models."
-        )
-    return Classifier(directory, metadata, tuple(test_names), served)
-
-
-def default_directory(*, demo: bool, root: str | Path = "saved_model") -> Path:
-    """Choose the saved model: one trained here before the shipped one.
-
-    Args:
-        demo: Whether the tiles are demo tiles, which have a model of their own.
-        root: Folder that holds the saved models.
-
-    Returns:
-        Under `root`, `demo` for demo tiles; else `my_model`, or `eurosat_cnn` where there is none.
-
-    Raises:
-        FileNotFoundError: If there is no such model.
-    """
-    names = ("demo",) if demo else ("my_model", "eurosat_cnn")
-    for name in names:
-        directory = Path(root) / name
-        if directory.is_dir() or _beside(directory, "old").is_dir():
-            return directory
-    raise FileNotFoundError(
-        f"No saved model {' or '.join(names)} in `{root}`. Run training.ipynb first."
-    )
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # in a read-only folder nobody replaces the model
+            stack.enter_context(_held(directory))
+        metadata, test_names = record.read(directory)
+        if tiles is not None:
+            record.choose([directory], tiles)
+        devices.allow_growth()
+        try:
+            served = tf.saved_model.load(str(directory))
+            outputs = served.signatures["serving_default"].structured_outputs["probabilities"]
+            if outputs.shape[1] != len(metadata["class_names"]):
+                raise ValueError(f"It has {outputs.shape[1]} outputs, unlike metadata.json.")
+        except Exception as error:  # a damaged file fails anywhere in TensorFlow's reader
+            raise ValueError(
+                f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy "
+                f"it again or run training.ipynb to save it again. {error}"
+            ) from error
+    return Classifier(directory, metadata, test_names, served)
 
 
 def save_results(
     table: pd.DataFrame, figure: Figure, directory: str | Path = "results"
 ) -> tuple[Path, Path]:
-    """Write predictions as a table and as a picture.
-
-    Both are written under temporary names first, and renamed when both are complete.
+    """Write predictions as a table and as a picture, each file completely or not at all.
 
     Args:
-        table: See `predictions_table`.
+        table: See `evaluation.predictions_table`.
         figure: See `plots.prediction_grid`.
-        directory: Folder for `predictions.csv` and `predictions.png`; made when missing.
-
-    Returns:
-        The paths of the two files.
+        directory: Folder for `predictions.csv` and `predictions.png`, whose paths are returned.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (
-        files.named(directory),
-        tempfile.TemporaryDirectory(prefix=".results-", dir=directory) as scratch,
-    ):
-        csv, png = Path(scratch) / "predictions.csv", Path(scratch) / "predictions.png"
-        table.to_csv(csv, index=False, float_format="%.6f")
-        figure.savefig(png, dpi=150)
-        return csv.replace(directory / csv.name), png.replace(directory / png.name)
+    csv, png = Path(directory) / "predictions.csv", Path(directory) / "predictions.png"
+    figure.savefig(picture := io.BytesIO(), dpi=150)
+    csv.parent.mkdir(parents=True, exist_ok=True)
+    files.write(png, picture.getbuffer())
+    files.write(csv, table.to_csv(index=False, float_format="%.6f").encode())
+    return csv, png
 
 
 def _beside(directory: Path, kind: str) -> Path:
     return directory.with_name(f".{directory.name}.{kind}")
 
 
-def _replace(directory: Path, new: Path) -> None:
-    """Rename `new` to `directory`; what was there comes back if that fails or is cut off."""
-    if directory.exists():
-        directory.rename(_beside(directory, "old"))
-    try:
-        new.rename(directory)
-    finally:
-        _recover(directory)
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Hold the lock of a folder; before and after, undo what a save left half done."""
+    with files.locked(_beside(directory, "lock")):
+        _undo(directory)
+        try:
+            yield
+        finally:
+            _undo(directory)
 
 
-def _recover(directory: Path) -> None:
-    """Put back what a process moved away that could not put the new in its place."""
-    old = _beside(directory, "old")
+def _undo(directory: Path) -> None:
+    old = _beside(directory, "replaced")
     if old.exists() and not directory.exists():
         old.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_metadata(name: str, metadata: object, test_names: Sequence[str]) -> None:
-    for key, kind in {**METADATA, **ADDED_METADATA}.items():
-        value = metadata
-        for part in key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                raise ValueError(f"{name} lacks `{key}`.")
-            value = value[part]
-        if not isinstance(value, kind):
-            raise ValueError(f"{name} has a `{key}` of the wrong type. Received: {value!r}")
-    class_names = metadata["class_names"]
-    if not class_names or not all(isinstance(entry, str) for entry in class_names):
-        raise ValueError(f"{name} needs names in `class_names`. Received: {class_names!r}")
-    tiles = metadata["scores"]["test"]["tiles"]
-    if tiles != len(test_names):
-        raise ValueError(
-            f"{name} has scores of {tiles} test tiles, but there are {len(test_names)} test names."
-        )
+    for left in (old, _beside(directory, "saving")):
+        shutil.rmtree(left, ignore_errors=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,32 +52,24 @@ class Classifier:
             float32 probabilities of shape `(N, C)`; each row sums to one.
 
         Raises:
-            ValueError: If `images` is anything else; the message says how to mend it.
+            ValueError: If `images` has another shape, dtype or range; the message names the fix.
         """
         images = _check_images(images)
-        return np.concatenate(
-            [
-                self.served.serve(tf.cast(images[start : start + batch_size], tf.float32))[
-                    "probabilities"
-                ]
-                for start in range(0, len(images), batch_size)
-            ]
-        )
+        batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+        rows = [self.served.serve(tf.cast(batch, tf.float32))["probabilities"] for batch in batches]
+        return np.concatenate(rows)
 
     def predict_batches(
         self, batches: Iterable[np.ndarray], *, tiles: int | None = None
     ) -> Iterator[np.ndarray]:
-        """Predict batch by batch, for more tiles than fit into memory, with a progress bar.
+        """Predict more tiles than fit into memory, with a progress bar.
 
         Args:
-            batches: Arrays as `predict` takes, each of as many tiles as fit into memory.
-            tiles: How many there are in all, for the progress bar to tell what is left.
+            batches: Arrays as `predict` takes.
+            tiles: Their total number of tiles, if known, for the progress bar.
 
         Yields:
             What `predict` returns, for each batch in turn.
-
-        Raises:
-            ValueError: If a batch is none.
         """
         with tqdm(total=tiles, desc="predict", unit=" tiles", file=sys.stdout) as bar:
             for images in batches:
@@ -88,63 +81,44 @@ class Classifier:
         """Predict from encoded images.
 
         Args:
-            encoded: The bytes of N JPEG or PNG files of 64x64 pixels; gray ones count as RGB.
+            encoded: The bytes of N JPEG or PNG files of 64x64 pixels, RGB or grayscale.
             batch_size: Images computed at once.
 
         Returns:
-            One row an image: `label`, `confidence` and one probability column a class.
+            One row per image: `label`, `confidence` and one probability column per class.
 
         Raises:
-            ValueError: If there is no image, or one cannot be used; the message says which.
+            ValueError: If there is no image, or one is not as described; the message names it.
         """
         if isinstance(encoded, bytes | str) or len(encoded) == 0:
             raise ValueError(
                 "`encoded` must be a list with the bytes of at least one image. "
                 f"Received: {type(encoded).__name__} of length {len(encoded)}"
             )
-        for position, item in enumerate(encoded):
+        for i, item in enumerate(encoded):
             if not isinstance(item, bytes):
-                raise ValueError(
-                    f"`encoded[{position}]` must be bytes, as Path.read_bytes() gives. "
-                    f"Received: {type(item).__name__}"
-                )
+                raise ValueError(f"`encoded[{i}]` must be bytes. Received: {type(item).__name__}")
         tables = []
         for start in range(0, len(encoded), batch_size):
-            batch = list(encoded[start : start + batch_size])
             try:
-                outputs = self.served.serve_jpeg(tf.constant(batch))
+                outputs = self.served.serve_jpeg(tf.constant(encoded[start : start + batch_size]))
             except tf.errors.InvalidArgumentError as error:
-                self._name_bad_image(batch, start, error)
+                first = re.search(r"\[(\d+)", error.message)  # of the positions that it names
+                if first is None:
+                    raise
+                position = start + int(first[1])
+                raise ValueError(
+                    f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. "
+                    f"Received: {_describe(encoded[position])}"
+                ) from None
             table = pd.DataFrame(outputs["probabilities"].numpy(), columns=self.class_names)
             table.insert(0, "label", [label.decode() for label in outputs["label"].numpy()])
             table.insert(1, "confidence", outputs["confidence"].numpy())
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
 
-    def _name_bad_image(self, batch: Sequence[bytes], start: int, error: Exception) -> NoReturn:
-        """Raise an error that says which image is bad, and what it is."""
-        for position, item in enumerate(batch, start):
-            try:
-                self.served.serve_jpeg(tf.constant([item]))
-            except tf.errors.InvalidArgumentError:
-                received = f"{len(item)} bytes that are none or are damaged"
-                with contextlib.suppress(Exception):  # of damaged files Pillow raises anything
-                    # Reads the header alone: a small file may claim gigabytes of pixels.
-                    image = PIL.Image.open(io.BytesIO(item))
-                    if image.size != IMAGE_SHAPE[:2] or image.format not in ("JPEG", "PNG"):
-                        received = f"{image.format}, {image.width}x{image.height} pixels"
-                raise ValueError(
-                    f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. "
-                    f"Received: {received}"
-                ) from None
-        raise error
-
     def card(self) -> pd.DataFrame:
-        """Tell what the model is and how good, from its metadata.
-
-        Returns:
-            A row a fact and one column, named after the folder.
-        """
+        """Summarize the metadata: one row per fact, one column, named after the folder."""
         about, test = self.metadata, self.metadata["scores"]["test"]
         facts = {
             "data": about["data_source"],
@@ -158,6 +132,15 @@ class Classifier:
             "date": about["date"],
         }
         return pd.Series(facts, name=self.directory.name).to_frame()
+
+
+def _describe(encoded: bytes) -> str:
+    with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
+        # Reads the header only: a small file may claim gigabytes of pixels.
+        image = PIL.Image.open(io.BytesIO(encoded))
+        if image.size != IMAGE_SHAPE[:2] or image.format not in ("JPEG", "PNG"):
+            return f"{image.format}, {image.width}x{image.height} pixels"
+    return f"{len(encoded)} bytes that are no image or a damaged one"
 
 
 def _check_images(images: np.ndarray) -> np.ndarray:
@@ -176,15 +159,9 @@ def _check_images(images: np.ndarray) -> np.ndarray:
             f"Received: dtype {images.dtype}"
         )
     low, high = images.min(), images.max()  # NaN where any pixel is
-    if not np.isfinite([low, high]).all():
-        raise ValueError("`images` must be finite. Received: pixels that are NaN or infinite")
-    if low < 0 or high > 255:
+    if not (low >= 0 and 1 < high <= 255):
+        hint = " (if they are scaled to 0-1, multiply them by 255)" if 0 <= low <= high <= 1 else ""
         raise ValueError(
-            f"`images` must hold raw pixels in 0-255. Received: {low:.4g} to {high:.4g}"
-        )
-    if high <= 1:
-        raise ValueError(
-            "`images` must hold raw pixels in 0-255, and these look scaled to 0-1: multiply by "
-            f"255. Received: {low:.4g} to {high:.4g}"
+            f"`images` must hold raw pixels in 0-255{hint}. Received: {low:.4g} to {high:.4g}"
         )
     return images

@@ -14,34 +14,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from conftest import PROJECT
 from keras import layers
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eurosat_helpers import artifact
+from eurosat_helpers import artifact, data, evaluation, record
 
 TEMPERATURE = 1.7
-CLASS_NAMES = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"]
-CLASS_NAMES += ["Pasture", "PermanentCrop", "Residential", "River", "SeaLake"]
 TEST_NAMES = ("Forest/Forest_1.jpg", "River/River_2.jpg", "SeaLake/SeaLake_3.jpg")
-SCORES = {
-    "tiles": 3,
-    "accuracy": 0.985,
-    "accuracy_low": 0.98,
-    "accuracy_high": 0.99,
-    "calibration_error": 0.0042,
-}
-METADATA = {
-    "class_names": CLASS_NAMES,
-    "data_source": "demo tiles",
-    "split": {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2},
+SCORES = {"tiles": 3, "accuracy": 0.985, "accuracy_low": 0.98, "accuracy_high": 0.99}
+SCORES |= {"calibration_error": 0.0042}
+HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1.5, 1.0, 0.75], "seconds": [30.0] * 3})
+SPLIT = {"seed": 0, "validation_fraction": 0.08, "test_fraction": 0.2}
+RECORD = {
+    "parameters": {"model_name": "my_model", "split": SPLIT, "seed": 1},
     "scores": {"validation": SCORES, "test": SCORES},
-    "epochs": 3,
-    "seconds": 90.0,
-    "hardware": "2 CPU cores",
-    "command": "papermill training.ipynb out.ipynb",
+    "history": HISTORY,
+    "temperature": TEMPERATURE,
+    "confidence_threshold": {"threshold": 0.9, "accuracy": 0.995, "coverage": 0.8},
 }
-HISTORY = pd.DataFrame({"epoch": [1, 2, 3], "loss": [1.5, 1.0, 0.75]})
 # Blocks of 16x16 pixels: JPEG keeps them, and the probabilities differ from tile to tile.
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype="uint8")
 IMAGES = IMAGES.repeat(16, axis=1).repeat(16, axis=2)
@@ -94,9 +86,21 @@ def encode(image: np.ndarray, form: str = "PNG", **settings: object) -> bytes:
     return file.getvalue()
 
 
+def some_tiles(names: tuple[str, ...] = TEST_NAMES, classes: int = 10) -> data.Tiles:
+    """Test tiles of some names, whose pixels nobody asks for."""
+    class_names = data.CLASS_NAMES[:classes]
+    labels = np.zeros(len(names), "int64")
+    return data.Tiles(
+        np.zeros((len(names), 64, 64, 3), "uint8"),
+        labels,
+        np.array(names),
+        class_names,
+        "demo tiles",
+    )
+
+
 def save(model: keras.Model, directory: Path, **changes: object) -> Path:
-    settings = {"metadata": METADATA, "history": HISTORY, "test_names": TEST_NAMES}
-    return artifact.save(model, directory, **{**settings, "temperature": TEMPERATURE, **changes})
+    return artifact.save(model, directory, **{"test": some_tiles(), **RECORD, **changes})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -147,23 +151,32 @@ def test_plain_tensorflow_in_a_fresh_process_gives_the_keras_probabilities(model
         np.testing.assert_allclose(out["serve"], wanted, atol=1e-5)
         np.testing.assert_allclose(out["default"], wanted, atol=1e-5)
         np.testing.assert_allclose(out["jpeg"], wanted[:1], atol=1e-5)
-        assert out["label"].tolist() == [CLASS_NAMES[wanted[0].argmax()].encode()]
+        assert out["label"].tolist() == [data.CLASS_NAMES[wanted[0].argmax()].encode()]
 
 
-def test_saving_prints_nothing(model, tmp_path, capfd):
-    save(model, tmp_path / "quiet")
+def test_folder_holds_the_record_of_the_run(model, tmp_path, capfd):
+    saved = save(model, tmp_path / "my_model")
     assert capfd.readouterr() == ("", "")
-
-
-def test_folder_holds_the_record_of_the_run(saved):
-    assert set(artifact.FILES) <= set(content(saved))
+    assert set(record.FILES) <= set(content(saved))
     metadata = json.loads((saved / "metadata.json").read_text(encoding="utf-8"))
-    assert {key: metadata[key] for key in METADATA} == METADATA
-    assert metadata["temperature"] == TEMPERATURE
+    for key in ("scores", "temperature", "confidence_threshold"):
+        assert metadata[key] == RECORD[key]
+    assert metadata["class_names"] == list(data.CLASS_NAMES)
+    assert metadata["data_source"] == "demo tiles"
+    assert metadata["split"] == SPLIT
+    assert (metadata["epochs"], metadata["seconds"]) == (3, 90)
+    assert metadata["parameters"] == model.count_params()
     assert metadata["versions"]["tensorflow"] == tf.__version__
     assert set(metadata["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    command = "papermill training.ipynb results/training.ipynb -r model_name my_model -p seed 1 -y "
+    assert metadata["command"].startswith(command)
+    assert metadata.keys() == shipped_metadata().keys()
     assert (saved / "test_files.txt").read_text(encoding="utf-8").split() == list(TEST_NAMES)
     pd.testing.assert_frame_equal(pd.read_csv(saved / "history.csv"), HISTORY)
+
+
+def shipped_metadata() -> dict:
+    return json.loads((PROJECT / "saved_model/eurosat_cnn/metadata.json").read_text("utf-8"))
 
 
 def test_saved_model_stores_each_weight_once_and_no_batch_normalization(model, saved):
@@ -200,19 +213,21 @@ def test_half_precision_model_is_served_in_float32(tmp_path):
     }
 
 
-def test_saving_again_replaces_the_folder_whole(copy):
-    (copy / "left.over").touch()
-    save(build_model(2), copy, metadata={**METADATA, "class_names": ["Forest", "River"]})
+def test_saving_again_replaces_the_folder_and_leaves_nothing_beside(copy, tmp_path):
+    for left in (".my_model.saving", ".my_model.replaced"):  # by processes that were killed
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "half").touch()
+    save(build_model(2), copy, test=some_tiles(classes=2))
     assert artifact.load(copy).predict(IMAGES).shape == (5, 2)
-    assert not (copy / "left.over").exists()
-    assert {path.name for path in copy.parent.iterdir()} == {"my_model", ".my_model.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {"my_model", ".my_model.lock"}
 
 
 def test_save_that_fails_halfway_leaves_the_old_folder(copy, model):
     before = {**content(copy.parent), ".my_model.lock": b""}
     # Half of a surrogate pair cannot be written as UTF-8; by then the export is complete.
+    names = (*TEST_NAMES[:2], "\ud800.jpg")
     with pytest.raises(UnicodeEncodeError):
-        save(model, copy, test_names=("Forest/Forest_1.jpg", "\ud800.jpg", "River/River_2.jpg"))
+        save(model, copy, test=some_tiles(names))
     assert content(copy.parent) == before
 
 
@@ -221,7 +236,7 @@ def test_save_that_cannot_be_renamed_puts_the_old_folder_back(copy, model, monke
     rename = Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.name == ".my_model.new":
+        if self.name == ".my_model.saving":
             raise PermissionError("in use")
         return rename(self, target)
 
@@ -231,35 +246,19 @@ def test_save_that_cannot_be_renamed_puts_the_old_folder_back(copy, model, monke
     assert content(copy.parent) == before
 
 
-def without(*path: str) -> dict:
-    """METADATA less one entry."""
-    metadata = json.loads(json.dumps(METADATA))
-    table = metadata
-    for key in path[:-1]:
-        table = table[key]
-    del table[path[-1]]
-    return metadata
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"metadata": without("hardware")}, ValueError, "`metadata` lacks `hardware`"),
-        ({"metadata": without("split", "seed")}, ValueError, "`metadata` lacks `split.seed`"),
-        (
-            {"metadata": {**METADATA, "epochs": "3"}},
-            ValueError,
-            "`metadata` has a `epochs` of the wrong type. Received: '3'",
-        ),
-        ({"metadata": {**METADATA, "more": object()}}, TypeError, "not JSON serializable"),
-        ({"metadata": {**METADATA, "more": np.nan}}, ValueError, "not JSON compliant"),
-        (
-            {"metadata": {**METADATA, "class_names": CLASS_NAMES[:9]}},
-            ValueError,
-            r"one logit a class \(None, 9\). Received: .* to \(None, 10\)",
-        ),
-        ({"test_names": TEST_NAMES[:2]}, ValueError, "scores of 3 test tiles, .* 2 test names"),
+        ({"parameters": {}}, ValueError, "`split` is missing"),
+        ({"scores": {"test": SCORES}}, ValueError, r"`scores\.validation\.tiles` is missing"),
+        ({"confidence_threshold": {}}, ValueError, r"`confidence_threshold\.threshold` is missing"),
+        ({"history": HISTORY[["epoch"]]}, ValueError, "column `seconds`. Received: .'epoch'"),
         ({"temperature": 0.0}, ValueError, "`temperature` must be a positive number. Received: 0"),
+        ({"temperature": np.nan}, ValueError, "`temperature` must be a positive number"),
+        ({"test": some_tiles(TEST_NAMES[:2])}, ValueError, "of 3 test tiles, but 2 are named"),
+        ({"test": some_tiles(classes=9)}, ValueError, r"\(None, 9\)\)\. Received: .*\(None, 10\)"),
+        ({"scores": {**RECORD["scores"], "more": object()}}, TypeError, "not JSON serializable"),
+        ({"scores": {**RECORD["scores"], "more": np.nan}}, ValueError, "not JSON compliant"),
     ],
 )
 def test_save_refuses_what_does_not_fit_and_writes_nothing(
@@ -270,33 +269,45 @@ def test_save_refuses_what_does_not_fit_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_save_needs_the_confidence_threshold(model, tmp_path):
+    without = {name: value for name, value in RECORD.items() if name != "confidence_threshold"}
+    with pytest.raises(TypeError, match="confidence_threshold"):
+        artifact.save(model, tmp_path / "my_model", test=some_tiles(), **without)
+
+
 def test_save_refuses_a_model_of_another_input_size(tmp_path):
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(inputs)))
-    with pytest.raises(ValueError, match=r"Received: \(None, 32, 32, 3\) to \(None, 10\)"):
+    with pytest.raises(ValueError, match=r"Received: \(\(None, 32, 32, 3\), \(None, 10\)\)"):
         save(model, tmp_path / "my_model")
 
 
-def test_save_never_replaces_a_folder_that_is_no_saved_model(model, tmp_path):
-    (tmp_path / "thesis.txt").write_text("ten years of work")
-    with pytest.raises(FileExistsError, match="exists and is no saved model"):
-        save(model, tmp_path)
-    assert content(tmp_path) == {"thesis.txt": b"ten years of work"}
+def test_save_replaces_no_folder_with_the_work_of_others(model, copy, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "metadata.json").write_text('{"title": "my thesis"}')
+    for folder in (tmp_path / "thesis", copy):
+        (folder / "thesis.txt").write_text("ten years of work")
+        before = content(folder)
+        with pytest.raises(FileExistsError, match=r"holds thesis\.txt\. Save under another name"):
+            save(model, folder)
+        assert content(folder) == before
 
 
-# --- loading what is not whole ---
+def test_folder_that_is_filled_during_the_export_is_not_replaced(model, copy, monkeypatch):
+    written = artifact.export.write
+
+    def slowly(*arguments: object, **settings: object) -> None:
+        written(*arguments, **settings)
+        (copy / "thesis.txt").write_text("ten years of work")
+
+    monkeypatch.setattr(artifact.export, "write", slowly)
+    with pytest.raises(OSError, match=r"holds thesis\.txt"):
+        save(model, copy)
+    assert (copy / "thesis.txt").read_text() == "ten years of work"
+    assert artifact.load(copy).predict(IMAGES).shape == (5, 10)
 
 
-def test_missing_folder_names_the_models_beside_it(saved):
-    with pytest.raises(FileNotFoundError, match=r"there are: my_model\. Run training\.ipynb"):
-        artifact.load(saved.parent / "other")
-
-
-@pytest.mark.parametrize("name", artifact.FILES)
-def test_missing_file_is_named(copy, name):
-    (copy / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"not complete: {name} is missing"):
-        artifact.load(copy)
+# --- loading what is not complete ---
 
 
 @pytest.mark.parametrize(
@@ -305,57 +316,52 @@ def test_missing_file_is_named(copy, name):
 )
 @pytest.mark.parametrize("kept", [0, 0.5])
 def test_truncated_saved_model_is_one_clear_error(copy, name, kept):
-    whole = (copy / name).read_bytes()
-    (copy / name).write_bytes(whole[: int(kept * len(whole))])
+    complete = (copy / name).read_bytes()
+    (copy / name).write_bytes(complete[: int(kept * len(complete))])
     with pytest.raises(ValueError, match=r"SavedModel in `.*my_model` is damaged.*copy it again"):
         artifact.load(copy)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"metadata\.json` is damaged"),
-        ('{"class_names": ["For', r"metadata\.json` is damaged"),
-        (b"\xff\xfe", r"metadata\.json` is damaged"),
-        ("[" * 100_000, r"metadata\.json` is damaged"),
-        ("[]", r"metadata\.json` lacks `class_names`"),
-        (json.dumps(without("scores", "test")), r"metadata\.json` lacks `scores\.test\.tiles`"),
-        (json.dumps(METADATA), r"metadata\.json` lacks `image_size`"),
-    ],
-)
-def test_damaged_metadata_names_file_and_key(copy, text, message):
-    (copy / "metadata.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=message):
-        artifact.load(copy)
-
-
-@pytest.mark.parametrize(
-    ("class_names", "message"),
-    [
-        (CLASS_NAMES[:9], "names 9 classes, but the SavedModel has 10 outputs"),
-        ([], r"needs names in `class_names`. Received: \[\]"),
-        ([1, 2], r"needs names in `class_names`. Received: \[1, 2\]"),
-        ("Forest", "`class_names` of the wrong type. Received: 'Forest'"),
-    ],
-)
-def test_class_names_that_do_not_fit_the_model_are_refused(copy, class_names, message):
+def test_graph_of_other_classes_is_an_error(copy):
     metadata = json.loads((copy / "metadata.json").read_text(encoding="utf-8"))
-    (copy / "metadata.json").write_text(json.dumps({**metadata, "class_names": class_names}))
-    with pytest.raises(ValueError, match=message):
+    metadata["class_names"].pop()
+    (copy / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=r"copy it again .* 10 outputs, unlike metadata\.json"):
         artifact.load(copy)
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (b"Forest/Forest_1.jpg\n", r"scores of 3 test tiles, but there are 1 test names"),
-        (b"\xff\xfe", r"test_files\.txt` is damaged"),
-    ],
-)
-def test_damaged_test_files_are_named(copy, lines, message):
-    (copy / "test_files.txt").write_bytes(lines)
-    with pytest.raises(ValueError, match=message):
-        artifact.load(copy)
+def test_missing_folder_is_an_error_that_says_to_train(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"not a complete .* missing\. Run training\.ipynb"):
+        artifact.load(tmp_path / "nowhere" / "my_model")
+    with pytest.raises(ValueError, match="`directory` or `tiles` must be given"):
+        artifact.load()
+
+
+def test_model_in_a_folder_that_cannot_be_written_is_loaded(copy, monkeypatch):
+    def read_only(file: Path) -> None:
+        raise PermissionError(f"read-only: {file}")  # the tests may run as root, who may write
+
+    monkeypatch.setattr(artifact.files, "FileLock", read_only)
+    assert artifact.load(copy).predict(IMAGES).shape == (5, 10)
+
+
+def test_model_that_a_killed_process_moved_away_is_found(copy, tmp_path):
+    for choice in ({"directory": copy}, {"tiles": some_tiles(), "root": tmp_path}):
+        copy.rename(tmp_path / ".my_model.replaced")
+        assert artifact.load(**choice).directory == copy
+
+
+def test_model_that_fits_the_tiles_is_loaded(model, tmp_path, capsys):
+    root, tiles = tmp_path / "models", some_tiles()
+    shipped, own = save(model, root / "eurosat_cnn"), save(model, root / "own")
+    assert artifact.load(tiles=tiles, root=root).directory == own
+    assert capsys.readouterr().out == ""
+    save(build_model(2), own, test=some_tiles(classes=2))
+    assert artifact.load(tiles=tiles, root=root).directory == shipped
+    assert capsys.readouterr().out == f"Not used: `{own}` has classes AnnualCrop, Forest.\n"
+    with pytest.raises(ValueError, match=r"No saved model fits .*own` has classes AnnualCrop, For"):
+        artifact.load(own, tiles=tiles)
+    assert artifact.load(own).class_names == ("AnnualCrop", "Forest")
 
 
 def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
@@ -369,81 +375,24 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
     assert facts.str.len().max() <= 50  # where pandas would cut them
 
 
-# --- choosing a model, saving predictions ---
-
-
-@pytest.mark.parametrize(
-    ("present", "demo", "chosen"),
-    [
-        (["demo", "my_model", "eurosat_cnn"], True, "demo"),
-        (["demo", "my_model", "eurosat_cnn"], False, "my_model"),
-        (["demo", "eurosat_cnn"], False, "eurosat_cnn"),
-    ],
-)
-def test_default_directory_prefers_the_model_trained_here(tmp_path, present, demo, chosen):
-    for name in present:
-        (tmp_path / name).mkdir()
-    assert artifact.default_directory(demo=demo, root=tmp_path) == tmp_path / chosen
-
-
-@pytest.mark.parametrize(
-    ("demo", "message"), [(True, "model demo in"), (False, "my_model or eurosat_cnn in")]
-)
-def test_default_directory_without_a_model_says_to_train(tmp_path, demo, message):
-    (tmp_path / ("my_model" if demo else "demo")).mkdir()
-    with pytest.raises(FileNotFoundError, match=rf"{message} .* Run training\.ipynb first"):
-        artifact.default_directory(demo=demo, root=tmp_path)
-
-
-def test_predictions_table_has_one_row_a_tile():
-    table = artifact.predictions_table(
-        ["a.jpg", "b.jpg"],
-        ["River", "River"],
-        np.array([[0.9, 0.1], [0.2, 0.8]]),
-        ["Forest", "River"],
-    )
-    assert table.to_dict("list") == {
-        "file": ["a.jpg", "b.jpg"],
-        "truth": ["River", "River"],
-        "prediction": ["Forest", "River"],
-        "confidence": [0.9, 0.8],
-        "Forest": [0.9, 0.2],
-        "River": [0.1, 0.8],
-    }
-
-
-def test_predictions_table_leaves_an_unknown_truth_empty():
-    table = artifact.predictions_table(["a.jpg"], None, [[0.9, 0.1]], ["Forest", "River"])
-    assert table["truth"].tolist() == [""]
-
-
-@pytest.mark.parametrize(
-    ("names", "truth", "columns"),
-    [(["a", "b"], ["River"], 2), (["a"], ["River"] * 2, 2), (["a"], ["River"], 3), ("ab", None, 2)],
-)
-def test_predictions_table_refuses_lengths_that_differ(names, truth, columns):
-    with pytest.raises(ValueError, match=r"`probabilities` must have shape .* and `truth` "):
-        artifact.predictions_table(names, truth, np.full((1, columns), 0.5), ["Forest", "River"])
-
-
 def test_save_results_writes_table_and_picture(tmp_path):
-    table = artifact.predictions_table(["é.jpg"], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])
-    csv, png = artifact.save_results(table, Figure((2, 1)), tmp_path / "new" / "results")
-    pd.testing.assert_frame_equal(pd.read_csv(csv), table)
+    tables = [
+        evaluation.predictions_table([name], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])
+        for name in ("a.jpg", "é.jpg")
+    ]
+    for table in tables:  # the second replaces the first
+        csv, png = artifact.save_results(table, Figure((2, 1)), tmp_path / "new" / "results")
+        pd.testing.assert_frame_equal(pd.read_csv(csv), table)
     with Image.open(png) as picture:
         assert picture.size == (300, 150)
     assert sorted(path.name for path in csv.parent.iterdir()) == [
+        ".lock",
         "predictions.csv",
         "predictions.png",
     ]
-
-
-def test_save_results_that_fail_leave_the_old_ones(tmp_path):
-    table = artifact.predictions_table(["a.jpg"], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])
-    artifact.save_results(table, Figure((2, 1)), tmp_path)
-    before = content(tmp_path)
+    before = content(csv.parent)
     broken = Figure((2, 1))
-    broken.suptitle("$\\unknown$")  # no such symbol: drawing fails after the table is written
+    broken.suptitle("$\\unknown$")  # no such symbol: drawing fails
     with pytest.raises(ValueError, match="unknown"):
-        artifact.save_results(table[:0], broken, tmp_path)
-    assert content(tmp_path) == before
+        artifact.save_results(tables[0], broken, csv.parent)
+    assert content(csv.parent) == before

@@ -13,7 +13,8 @@ import tensorflow as tf
 from conftest import PROJECT
 from PIL import Image
 
-from eurosat_helpers import artifact, evaluation, models  # models: its layer is in the Keras file
+from eurosat_helpers import artifact, augmentation, calibration
+from eurosat_helpers import models as _layers_of_the_keras_file  # noqa: F401
 from eurosat_helpers.data import CLASS_NAMES
 
 SHIPPED = PROJECT / "saved_model" / "eurosat_cnn"
@@ -36,9 +37,9 @@ def classifier() -> artifact.Classifier:
 
 def test_predictions_are_those_of_the_keras_model_at_its_temperature(classifier):
     model = keras.saving.load_model(SHIPPED / "model.keras")
-    assert isinstance(model.get_layer("augmentation"), models.RandomSymmetry)
+    assert isinstance(model.get_layer("augmentation"), augmentation.RandomSymmetry)
     logits = model(IMAGES.astype("float32"), training=False)
-    wanted = evaluation.softmax(np.asarray(logits), classifier.metadata["temperature"])
+    wanted = calibration.softmax(np.asarray(logits), classifier.metadata["temperature"])
     np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-5)
 
 
@@ -49,7 +50,7 @@ def test_predict_does_not_depend_on_the_batches_and_keeps_the_last_one(classifie
     np.testing.assert_allclose(classifier.predict(IMAGES, batch_size=2), whole, atol=1e-6)
 
 
-def test_predict_batches_takes_them_one_by_one_and_shows_how_far_it_is(classifier, capsys):
+def test_predict_batches_takes_them_one_by_one_and_shows_the_progress(classifier, capsys):
     taken = []
 
     def batches():
@@ -90,9 +91,9 @@ def test_predict_takes_black_tiles_of_integers(classifier):
         (IMAGES.astype(object), "uint8 or floating-point.* Received: dtype object"),
         (IMAGES.astype(str), "uint8 or floating-point.* Received: dtype <U"),
         (IMAGES.astype("complex64"), "uint8 or floating-point.* Received: dtype complex64"),
-        (np.where(IMAGES == 7, np.nan, IMAGES), "`images` must be finite. Received: .* NaN"),
-        (np.where(IMAGES == 7, np.inf, IMAGES), "`images` must be finite. Received: .* infinite"),
-        (IMAGES / 255, r"look scaled to 0-1: multiply by 255. Received: 0 to 1"),
+        (np.where(IMAGES == 7, np.nan, IMAGES), "raw pixels in 0-255. Received: nan to nan"),
+        (np.where(IMAGES == 7, np.inf, IMAGES), "raw pixels in 0-255. Received: 0 to inf"),
+        (IMAGES / 255, r"scaled to 0-1, multiply them by 255\). Received: 0 to 1"),
         (IMAGES / 127.5 - 1, "raw pixels in 0-255. Received: -1 to 1"),
         (IMAGES * 257.0, "raw pixels in 0-255. Received: 0 to 6.5.*"),
     ],
@@ -130,7 +131,7 @@ def claiming(encoded, side):
     ("bad", "message"),
     [
         (b"", "64x64 pixels. Received: 0 bytes"),
-        (b"no image at all", "64x64 pixels. Received: 15 bytes that are none or are damaged"),
+        (b"no image at all", "64x64 pixels. Received: 15 bytes that are no image or a damaged one"),
         (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
         (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
         (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: TIFF, 64x64 pixels"),
@@ -142,8 +143,8 @@ def claiming(encoded, side):
             claiming(encode(IMAGES[0], "JPEG"), 9000),
             "64x64 pixels. Received: JPEG, 9000x9000 pixels",
         ),
-        ("tile.jpg", r"bytes, as Path.read_bytes\(\) gives. Received: str"),
-        (IMAGES[0], "bytes, as .* Received: ndarray"),
+        ("tile.jpg", "bytes. Received: str"),
+        (IMAGES[0], "bytes. Received: ndarray"),
     ],
 )
 def test_predict_jpeg_names_the_bad_image_by_position(classifier, bad, message):

@@ -1,16 +1,19 @@
-"""Tests of eurosat_helpers.files. A full disk is in test_runs.py."""
+"""Tests of eurosat_helpers.files. Kills and a full disk are in test_survival.py."""
+
+import threading
 
 import pytest
 
 from eurosat_helpers import files
 
 
-def test_file_is_replaced_whole_and_nothing_lies_beside_it(tmp_path):
+def test_file_is_replaced_completely_and_nothing_but_the_lock_lies_beside_it(tmp_path):
     file = tmp_path / "table.csv"
+    (tmp_path / ".table.csv.partial").write_bytes(b"left by a process that was killed")
     for content in (b"a long first content", b"short"):
         files.write(file, content)
         assert file.read_bytes() == content
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", ".lock"}
 
 
 def test_write_that_fails_leaves_what_was_there(tmp_path):
@@ -18,4 +21,23 @@ def test_write_that_fails_leaves_what_was_there(tmp_path):
     folder.mkdir()
     with pytest.raises(OSError, match=r"Could not write .*table\.csv`; nothing was changed"):
         files.write(folder, b"new")
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+    assert {path.name for path in tmp_path.iterdir()} == {"table.csv", ".lock"}
+
+
+def test_lock_lets_in_one_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def enter():
+        with files.locked(tmp_path / ".lock"):
+            inside.append(1)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=enter) for _ in range(8)]
+    with files.locked(tmp_path / ".lock"):
+        for thread in threads:
+            thread.start()
+        assert not most
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
