@@ -1,5 +1,8 @@
-"""The shipped model: what its record and the README claim is what it does."""
+"""The shipped model and the notebook that loads it: what they claim is what they do."""
 
+from types import SimpleNamespace
+
+import nbformat
 import pytest
 from conftest import PROJECT
 
@@ -48,3 +51,16 @@ def test_scores_on_the_real_test_tiles_are_those_of_the_record(shipped, real_til
     assert scores["calibration_error"] == pytest.approx(
         shipped.metadata["scores"]["test"]["calibration_error"], abs=0.002
     )
+
+
+def test_cell_that_draws_tiles_draws_others_each_time_it_is_run(demo_tiles):
+    notebook = nbformat.read(PROJECT / "inference.ipynb", as_version=4)
+    (cell,) = [cell.source for cell in notebook.cells if "data.sample" in cell.source]
+    classifier = SimpleNamespace(test_names=demo_tiles.names[::2])
+    names = {"tiles": demo_tiles, "classifier": classifier, "data": data, "seed": None}
+    drawn = []
+    for _ in range(2):
+        exec(f"import secrets\n{cell}", names)
+        drawn.append(names["drawn"].names.tolist())
+    assert drawn[0] != drawn[1]
+    assert names["seed"] is None

@@ -1,4 +1,4 @@
-"""What a training and a save keep through `kill -9`, a full disk, and others at the same work."""
+"""What a training and a save keep through `kill -9`, a full disk and concurrent processes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import CACHE
+from scipy.special import softmax
+from test_artifact import IMAGES, SCORES, build_model, save
 
-from eurosat_helpers import artifact, checkpoint, data, models, pipeline, training
+from eurosat_helpers import artifact, data, models, pipeline, training
 
 SMALL = {"stem_width": 4, "widths": (8,), "blocks": (1,)}
 EPOCHS = 16
@@ -25,7 +27,7 @@ EPOCHS = 16
 def fit_small(folder, checkpoint_dir, *, seed=0):
     """Train as training.ipynb does."""
     train, validation, test = data.split(data.load(folder), validation_fraction=0.2)
-    training.set_up_devices(seed=seed)
+    keras.utils.set_random_seed(seed)
     mean, variance = pipeline.channel_statistics(train)
     model = models.build_cnn(mean=mean, variance=variance, **SMALL)
     settings = {"epochs": EPOCHS, "batch_size": 8, "learning_rate": 3e-3, "seed": seed}
@@ -35,25 +37,11 @@ def fit_small(folder, checkpoint_dir, *, seed=0):
 
 
 def work(folder, checkpoint_dir, directory, seed=0) -> None:
-    """Train and save, and leave the history."""
+    """Train and save."""
     model, history, test = fit_small(folder, checkpoint_dir, seed=seed)
-    scores = {"tiles": len(test), "accuracy": 0.0}
-    scores |= {"accuracy_low": 0.0, "accuracy_high": 1.0, "calibration_error": 0.0}
-    artifact.save(
-        model,
-        directory,
-        metadata={
-            "class_names": test.class_names,
-            "data_source": test.source,
-            "split": {"seed": seed, "validation_fraction": 0.2, "test_fraction": 0.2},
-            "scores": {"validation": scores, "test": scores},
-            "epochs": EPOCHS,
-            "seconds": 1.0,
-            "hardware": "CPU",
-        },
-        history=history,
-        test_names=test.names,
-    )
+    scores = {**SCORES, "tiles": len(test)}
+    changes = {"history": history, "scores": {"validation": scores, "test": scores}}
+    save(model, directory, test=test, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +62,9 @@ def run_all(*started) -> None:
 
 
 @pytest.fixture(scope="module")
-def unbroken(processes, demo_folder, tmp_path_factory):
+def uninterrupted(processes, demo_folder, tmp_path_factory):
     """Folder of a model whose training nothing disturbed."""
-    home = tmp_path_factory.mktemp("unbroken")
+    home = tmp_path_factory.mktemp("uninterrupted")
     run_all(processes.Process(target=work, args=(demo_folder, home / "kept", home / "model")))
     return home / "model"
 
@@ -85,15 +73,19 @@ def history(directory):
     return pd.read_csv(directory / "history.csv").drop(columns="seconds")
 
 
-def test_training_that_is_killed_ten_times_ends_as_an_unbroken_one(
-    processes, demo_folder, unbroken, tmp_path
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_training_that_is_killed_at_any_moment_ends_as_an_uninterrupted_one(
+    kills, processes, demo_folder, uninterrupted, tmp_path
 ):
     model, kept = tmp_path / "model", tmp_path / "kept"
     draw = random.Random(0)
 
     def epochs_done():
-        states = [checkpoint.read(file) for file in kept.glob("*.npz")]
-        return max((len(state["rows"][0]) for state in states), default=0)
+        counts = [0]
+        for file in kept.glob("[!.]*.npz"):
+            with np.load(file) as state:
+                counts.append(len(state["rows/0"]))
+        return max(counts)
 
     def in_an_epoch():
         if epochs_done() > before:
@@ -102,17 +94,17 @@ def test_training_that_is_killed_ten_times_ends_as_an_unbroken_one(
         return False
 
     def while_a_checkpoint_is_written():
-        return any(kept.glob(".*.npz-*/*"))
+        return any(kept.glob(".*.partial"))
 
     def while_the_export_runs():
-        return (tmp_path / ".model.new").exists()
+        return (tmp_path / ".model.saving").exists()
 
-    moments = [in_an_epoch] * 4 + [while_a_checkpoint_is_written] * 3
+    moments = [in_an_epoch, while_a_checkpoint_is_written] * kills
     draw.shuffle(moments)
-    for comes in [*moments, *[while_the_export_runs] * 3]:
+    for comes in [*moments, *[while_the_export_runs] * kills]:
         before = epochs_done()
-        for left in kept.glob(".*.npz-*"):  # by a process that was killed while it wrote
-            shutil.rmtree(left)
+        for left in kept.glob(".*.partial"):  # by a process that was killed while it wrote
+            left.unlink()
         process = processes.Process(target=work, args=(demo_folder, kept, model))
         process.start()
         while process.is_alive() and not comes():
@@ -123,22 +115,52 @@ def test_training_that_is_killed_ten_times_ends_as_an_unbroken_one(
         assert epochs_done() >= before
     assert epochs_done() == EPOCHS
     run_all(processes.Process(target=work, args=(demo_folder, kept, model)))
-    pd.testing.assert_frame_equal(history(model), history(unbroken))
+    pd.testing.assert_frame_equal(history(model), history(uninterrupted))
     images = data.load(demo_folder).images
     np.testing.assert_array_equal(
-        artifact.load(model).predict(images), artifact.load(unbroken).predict(images)
+        artifact.load(model).predict(images), artifact.load(uninterrupted).predict(images)
     )
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.lock", "kept"}
+    assert {path.suffix for path in kept.iterdir() if path.name != ".lock"} == {".npz"}
 
 
-def test_two_at_once_save_to_the_same_name(processes, demo_folder, unbroken, tmp_path):
+def test_two_at_once_save_to_the_same_name(processes, demo_folder, uninterrupted, tmp_path):
     model = tmp_path / "model"
     arguments = demo_folder, tmp_path / "kept", model
     run_all(*(processes.Process(target=work, args=arguments) for _ in range(2)))
-    pd.testing.assert_frame_equal(history(model), history(unbroken))
+    pd.testing.assert_frame_equal(history(model), history(uninterrupted))
     classifier = artifact.load(model)
     assert json.loads((model / "metadata.json").read_text()) == classifier.metadata
     assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.lock", "kept"}
+
+
+TEMPERATURES = (0.1, 10.0)
+
+
+def save_again_and_again(directory, times) -> None:
+    """Save two models in turn; each one's metadata tells which graph belongs to it."""
+    model = build_model()
+    for number in range(times):
+        save(model, directory, temperature=TEMPERATURES[number % 2])
+
+
+@pytest.mark.parametrize("times", [8, pytest.param(60, marks=pytest.mark.slow)])
+def test_model_that_is_loaded_while_another_process_saves_is_of_one_save(
+    times, processes, tmp_path
+):
+    model = build_model()
+    save(model, tmp_path / "model", temperature=TEMPERATURES[1])
+    logits = model(IMAGES.astype("float32"), training=False)
+    process = processes.Process(target=save_again_and_again, args=(tmp_path / "model", times))
+    process.start()
+    seen = []
+    while process.is_alive():
+        classifier = artifact.load(tmp_path / "model")
+        seen.append(classifier.metadata["temperature"])
+        wanted = softmax(np.asarray(logits, "float64") / seen[-1], axis=1)
+        np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-4)
+    assert process.exitcode == 0
+    assert set(seen) == set(TEMPERATURES)
 
 
 def load(folder, begin) -> None:
@@ -155,28 +177,23 @@ def test_two_at_once_make_the_same_cache(processes, folder, demo_folder, capsys)
     assert {path.name for path in folder.iterdir()} == {CACHE, "2750"}
 
 
-def test_seed_decides_in_every_process(processes, demo_folder, unbroken, tmp_path):
-    for seed in (0, 1):
-        model = tmp_path / f"seed{seed}"
-        arguments = demo_folder, tmp_path / "kept", model, seed
-        run_all(processes.Process(target=work, args=arguments))
-    pd.testing.assert_frame_equal(history(tmp_path / "seed0"), history(unbroken))
+def test_another_seed_gives_another_model(processes, demo_folder, uninterrupted, tmp_path):
+    arguments = demo_folder, tmp_path / "kept", tmp_path / "model", 1
+    run_all(processes.Process(target=work, args=arguments))
     images = data.load(demo_folder).images
-    answers = [artifact.load(tmp_path / f"seed{seed}").predict(images) for seed in (0, 1)]
-    np.testing.assert_array_equal(answers[0], artifact.load(unbroken).predict(images))
+    answers = [artifact.load(folder).predict(images) for folder in (arguments[2], uninterrupted)]
     assert np.abs(answers[1] - answers[0]).max() > 1e-3
 
 
-# Writes everything, fills the disk, and tries to write it all again.
+# Writes, fills the disk, and tries to write again.
 FULL_DISK = """
 import json, shutil, sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from eurosat_helpers import artifact, checkpoint, data, runs
+from eurosat_helpers import artifact, data, evaluation
 from test_artifact import IMAGES, build_model, save
-from test_runs import RUN
 from test_survival import fit_small
 
 home, originals = map(Path, sys.argv[1:])
@@ -187,7 +204,7 @@ def save_results():
     classifier = artifact.load(home / "model")
     names = [f"Forest/Forest_{number}.jpg" for number in range(5)]
     rows = classifier.predict(IMAGES)
-    table = artifact.predictions_table(names, ["Forest"] * 5, rows, classifier.class_names)
+    table = evaluation.predictions_table(names, ["Forest"] * 5, rows, classifier.class_names)
     artifact.save_results(table, Figure(), home / "results")
 
 def content():
@@ -195,13 +212,14 @@ def content():
 
 actions = {
     "save": lambda: save(model, home / "model"),
-    "record": lambda: runs.record(**RUN, directory=home / "results"),
     "save_results": save_results,
-    "fit": lambda: fit_small(home / "tiles", home / "checkpoints", seed=seed),
 }
-seed = 0
 for action in actions.values():
     action()
+assert len(data.load(home / "tiles")) == 60
+(home / "checkpoints").mkdir()
+(home / "checkpoints" / ".lock").touch()
+actions["fit"] = lambda: fit_small(home / "tiles", home / "checkpoints")
 before = content()
 with (home / "filler").open("wb", buffering=0) as filler:
     try:
@@ -209,7 +227,7 @@ with (home / "filler").open("wb", buffering=0) as filler:
             pass
     except OSError:
         pass
-errors, seed = {}, 1  # a finished training is not repeated
+errors = {}
 for name, action in actions.items():
     try:
         action()
@@ -232,7 +250,7 @@ def test_full_disk_ends_in_an_error_that_says_so_and_changes_nothing(demo_folder
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     errors, tiles, unchanged = json.loads(run.stdout.splitlines()[-1])
-    assert errors.keys() == {"save", "record", "save_results", "fit"}
+    assert errors.keys() == {"save", "save_results", "fit"}
     for error in errors.values():
         assert "No space left on device" in error
         assert str(tmp_path) in error

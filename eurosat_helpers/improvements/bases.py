@@ -42,21 +42,17 @@ def build_transfer(
     *,
     num_classes: int = 10,
     weights: str | None = "imagenet",
-    hidden: Sequence[int] = (),
     dropout: float = 0.2,
     seed: int | None = None,
 ) -> keras.Model:
     """Build a model on a frozen base, or the same model to be trained from scratch.
-
-    A frozen base keeps its weights, and its batch normalization keeps its statistics.
 
     Args:
         base: A name in `BASES`.
         num_classes: Number of classes, at least 2.
         weights: `"imagenet"` takes the published weights from the Keras cache, or downloads them;
             `None` draws random weights and leaves the base trainable.
-        hidden: Units of each dense layer between the pooled features and the logits.
-        dropout: Fraction of the last features that is dropped in training.
+        dropout: Fraction of the pooled features that is dropped in training.
         seed: Seed of all random generators, set first: building twice gives the same network.
             `None` leaves them as they are.
 
@@ -91,8 +87,6 @@ def build_transfer(
     x = ops.image.resize(x, (side, side), interpolation="bilinear")
     x = network(x)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
-    for number, units in enumerate(hidden, start=1):
-        x = layers.Dense(units, activation="relu", name=f"head-dense{number}")(x)
     x = layers.Dropout(dropout, name="head-dropout")(x)
     logits = layers.Dense(num_classes, name="head-logits")(x)
     return keras.Model(images, logits, name=base)

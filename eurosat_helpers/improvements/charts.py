@@ -1,75 +1,13 @@
-"""Figures of experiments: tables in, Matplotlib figures out."""
+"""The figure of all runs: their table in, a Matplotlib figure out."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from eurosat_helpers.plots import BLUE, GRAY, VERMILLION, WIDTH, _charts
-
-
-def search_trials(
-    trials: pd.DataFrame,
-    *,
-    x: str = "learning_rate",
-    color: str = "batch_size",
-    title: str = "Trials of the search",
-) -> Figure:
-    """Draw the validation accuracy of each trial against one setting, colored by another.
-
-    Args:
-        trials: One row per trial with `trial` (its number), `val_accuracy` and the two settings;
-            rows without a number in one of them are left out.
-        x: Setting along the axis.
-        color: Setting of the colors.
-        title: Of the figure.
-
-    Returns:
-        The figure. The best trial is ringed and has its number.
-
-    Raises:
-        ValueError: If `trials` lacks a column or has no row to draw.
-    """
-    columns = ["trial", "val_accuracy", x, color]
-    table = trials.reindex(columns=columns).dropna().astype(float)
-    if table.empty:
-        raise ValueError(
-            f"`trials` must hold a trial with {', '.join(columns)}. Received: {len(trials)} rows "
-            f"with {', '.join(trials)}"
-        )
-    # Factors and not differences count where a setting spans a wide range.
-    spread = {
-        name: table[name].min() > 0 and np.ptp(np.log(table[name])) > 1.3 for name in (x, color)
-    }
-    figure, axes = _charts(8, 4.2)
-    marks = axes.scatter(
-        table[x],
-        table["val_accuracy"],
-        c=table[color],
-        cmap="cividis",  # made for color-blind readers too (Nunez et al., arXiv 1712.01662)
-        norm=LogNorm() if spread[color] else None,
-        s=60,
-        edgecolor="white",
-    )
-    best = table.loc[table["val_accuracy"].idxmax()]
-    place = best[x], best["val_accuracy"]
-    axes.plot(*place, "o", markersize=14, markerfacecolor="none", markeredgecolor=VERMILLION)
-    text = f"trial {best['trial']:.0f}: {best['val_accuracy']:.1%}"
-    offset = {"xytext": (0, 12), "textcoords": "offset points", "ha": "center"}
-    axes.annotate(text, place, color=VERMILLION, **offset)
-    axes.margins(x=0.12, y=0.18)
-    axes.set(title=title, xlabel=x.replace("_", " "), ylabel="validation accuracy")
-    axes.set_xscale("log" if spread[x] else "linear")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    bar = figure.colorbar(marks, ax=axes, label=color.replace("_", " "))
-    if table[color].nunique() <= 6:  # a choice
-        bar.minorticks_off()
-        values = sorted(table[color].unique())
-        bar.set_ticks(values, labels=[f"{value:g}" for value in values])
-    return figure
+from eurosat_helpers.plots import BLUE, GRAY, WIDTH, _charts
 
 
 def accuracy_against_cost(
@@ -83,8 +21,7 @@ def accuracy_against_cost(
         title: Of the figure.
 
     Returns:
-        The figure. The runs are numbered in the order of `table`; where points are close to each
-        other the numbers stand beside them.
+        The figure. The runs are numbered in the order of `table`.
 
     Raises:
         ValueError: If there is no run.

@@ -15,8 +15,8 @@ from eurosat_helpers.calibration import _check
 def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.ndarray:
     """Find the weights with which the mean of several models' probabilities fits the labels best.
 
-    Minimizes the log loss of the weighted mean, which is convex in the weights: the linear opinion
-    pool, or stacking of distributions (Smyth and Wolpert 1999). Fit them on validation tiles.
+    Minimizes the log loss of the weighted mean, which is convex in the weights (stacking of
+    distributions, Smyth and Wolpert 1999). Fit them on validation tiles.
 
     Args:
         labels: Integers in `[0, C)`, shape `(N,)`.
@@ -27,10 +27,8 @@ def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.
         search begins at equal weights, so equal models get equal weights.
 
     Raises:
-        ValueError: If there is no array, or one does not fit the labels.
+        ValueError: If an array does not fit the labels.
     """
-    if not len(probabilities):
-        raise ValueError("`probabilities` must hold one array per model. Received: none")
     labels = np.asarray(labels)
     members = [_check(labels, member)[1] for member in probabilities]
     # Of the right class, (N, M). A model that rules it out would make the log loss infinite.
@@ -64,8 +62,7 @@ def average_models(
     """Make one model of several, which `artifact.save` takes as any other.
 
     It averages the members' probabilities (Lakshminarayanan et al., "Deep Ensembles", arXiv
-    1612.01474), and with `symmetries` those of each tile's eight views (test-time augmentation):
-    a network that was trained on all eight errs a little differently on each.
+    1612.01474), and with `symmetries` those of each tile's eight views (test-time augmentation).
 
     Args:
         members: Models from raw pixels to logits, all of the same shapes. Their weights are
@@ -89,22 +86,16 @@ def average_models(
         raise ValueError(
             f"`members` must be at least one model, all of the same shapes. Received: {shapes}"
         )
-    count = len(members)
-    weights = np.ones(count) if weights is None else np.asarray(weights, "float64")
-    temperatures = np.ones(count) if temperatures is None else np.asarray(temperatures, "float64")
-    # Written so that NaN fails too.
-    if weights.shape != (count,) or not (weights.min() >= 0 and 0 < weights.sum() < np.inf):
-        raise ValueError(
-            f"`weights` must be {count} numbers, one per member, at least 0 and not all 0. "
-            f"Received: {weights}"
-        )
-    if temperatures.shape != (count,) or not (
-        0 < temperatures.min() <= temperatures.sum() < np.inf
-    ):
-        raise ValueError(
-            f"`temperatures` must be {count} positive numbers, one per member. "
-            f"Received: {temperatures}"
-        )
+    ones = np.ones(len(members))
+    weights = ones if weights is None else np.asarray(weights, "float64")
+    temperatures = ones if temperatures is None else np.asarray(temperatures, "float64")
+    for name, values in (("weights", weights), ("temperatures", temperatures)):
+        fits = values.shape == ones.shape and (values >= 0).all() and 0 < values.sum() < np.inf
+        if not fits or (name == "temperatures" and 0 in values):
+            raise ValueError(
+                f"`{name}` must be {len(members)} positive numbers, one per member (a weight may "
+                f"be 0, but not all of them). Received: {values}"
+            )
     weights = weights / weights.sum()
     images = keras.Input(members[0].input_shape[1:], name="images")
     views = [images]

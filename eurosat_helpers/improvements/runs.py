@@ -1,10 +1,8 @@
-"""Keep a record of every training run: one table of all, and the validation predictions of each.
+"""A record of all training runs: their scores, and the validation predictions of each.
 
 * `runs.csv`: one row per run (`COLUMNS`), all scores on the validation tiles.
 * `runs/<run>.npz`: the run's validation predictions: `names` str `(N,)`, `labels` int64 `(N,)` and
   calibrated `probabilities` `(N, C)`, so that any two runs can be compared tile by tile.
-
-Runs are chosen by these. The test tiles are for the one that was chosen.
 """
 
 from __future__ import annotations
@@ -62,7 +60,7 @@ def record(
 
     Returns:
         A table of one row. `run` is the name, the day and a number; `tiles_per_second` counts each
-        training tile once per epoch; `date` is the time (UTC) in ISO 8601.
+        training tile once per epoch; `date` is in UTC.
 
     Raises:
         ValueError: If an argument is out of range, or `runs.csv` is damaged or has other columns.
@@ -124,9 +122,6 @@ def record_model(
             nothing was trained beside the runs of `based_on`.
         validation: The validation tiles.
         **options: `train`, `seed`, `based_on` and `directory`.
-
-    Returns:
-        A table of one row.
     """
     logits = model.predict(pipeline.dataset(validation, batch_size=250), verbose=0)
     return record(
@@ -170,24 +165,22 @@ def _read(file: Path) -> pd.DataFrame:
     """Read the rows in the order of their dates; a missing file has none."""
     text = file.read_bytes() if file.exists() else (",".join(COLUMNS) + "\n").encode()
     try:
-        # Without `na_filter` a name may be "None"; the other parsers of floats round.
-        rows = pd.read_csv(
-            io.BytesIO(text), dtype=COLUMNS, na_filter=False, float_precision="round_trip"
-        )
-        problem = "" if list(rows) == list(COLUMNS) else f"its columns are {', '.join(rows)}"
+        # Without `na_filter` a name may be "None"; a parser of floats could round.
+        rows = pd.read_csv(io.BytesIO(text), dtype=object, na_filter=False)
+        if list(rows) != list(COLUMNS) or rows.index.dtype != int:  # longer rows become an index
+            raise ValueError(f"its columns are {', '.join(rows)}")
+        rows = rows.astype(COLUMNS)
         if not text.endswith(b"\n"):
-            problem = "its last line is not complete"
-        elif not problem and not np.isfinite(rows.select_dtypes("number")).all(axis=None):
-            problem = "a number is not finite"
-        elif not problem and rows["run"].duplicated().any():
-            problem = f"{rows['run'][rows['run'].duplicated()].iloc[0]} is there twice"
+            raise ValueError("its last line is not complete")
+        if not np.isfinite(rows.select_dtypes("number")).all(axis=None):
+            raise ValueError("a number is not finite")
+        if not rows["run"].is_unique:
+            raise ValueError("a run is there twice")
     except (ValueError, OverflowError) as error:
-        problem = str(error)
-    if problem:
         raise ValueError(
-            f"`{file}` is damaged: {problem}. It must have the columns {', '.join(COLUMNS)}. "
-            "Repair it, or move it away to begin a new one."
-        )
+            f"`{file}` is damaged: {error}. It must have the columns {', '.join(COLUMNS)}. Repair "
+            "it, or move it away to begin a new one."
+        ) from error
     return rows.sort_values("date", kind="stable")
 
 
@@ -196,7 +189,5 @@ def _find(file: Path, run: str) -> pd.Series:
     rows = _read(file)
     found = rows[rows["run"] == run] if run in set(rows["run"]) else rows[rows["name"] == run]
     if found.empty:
-        raise ValueError(
-            f"`{file}` has no run or name {run!r}. There are: {', '.join(set(rows['name']))}."
-        )
+        raise ValueError(f"`{file}` has no run or name {run!r}, but {', '.join(set(rows['name']))}")
     return found.iloc[-1]

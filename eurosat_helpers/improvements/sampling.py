@@ -13,8 +13,8 @@ from eurosat_helpers.data import Tiles
 def oversample(tiles: Tiles, *, seed: int) -> Tiles:
     """Repeat tiles at random until each class has as many as the largest.
 
-    Random oversampling to full balance (Buda et al., arXiv 1710.05381). For training tiles only:
-    after the split, never before it. The images are copied.
+    Random oversampling to full balance (Buda et al., arXiv 1710.05381): after the split, never
+    before it. The images are copied.
 
     Args:
         tiles: The training tiles.
@@ -41,9 +41,8 @@ def oversample(tiles: Tiles, *, seed: int) -> Tiles:
 def add(train: Tiles, extra: Tiles, *, against: Iterable[Tiles]) -> Tiles:
     """Add labelled tiles from elsewhere to the training tiles, and to no other part.
 
-    Load them with `load("more_tiles", class_names=train.class_names)`, or with those of the classes
-    that the folder holds. Tiles are compared by their pixels: a tile of `against` that was turned
-    or compressed again is not found.
+    Load them with `load("more_tiles", class_names=train.class_names)`. Tiles are compared by their
+    pixels: a tile of `against` that was turned or compressed again is not found.
 
     Args:
         train: The training tiles.
@@ -63,26 +62,18 @@ def add(train: Tiles, extra: Tiles, *, against: Iterable[Tiles]) -> Tiles:
             f"Received others: {', '.join(unknown)}"
         )
     against = tuple(against)
-    if len({part.demo for part in (train, extra, *against)}) > 1:
+    parts = (train, extra, *against)
+    if len({part.demo for part in parts}) > 1:
+        sources = ", ".join(part.source for part in parts)
+        raise ValueError(f"Demo tiles and real tiles must not be mixed. Received: {sources}")
+    known = {}
+    for part in against:
+        known |= zip(map(_digest, part.images), part.names, strict=True)
+    digests = zip(map(_digest, extra.images), extra.names, strict=True)
+    if leaks := [f"{name} is {known[digest]}" for digest, name in digests if digest in known]:
         raise ValueError(
-            "Demo tiles and real tiles must not be mixed: a score of both says nothing. Received: "
-            + ", ".join(part.source for part in (train, extra, *against))
-        )
-    known = {
-        _digest(image): name
-        for part in against
-        for image, name in zip(part.images, part.names, strict=True)
-    }
-    leaks = [
-        f"{name} is {known[digest]}"
-        for image, name in zip(extra.images, extra.names, strict=True)
-        if (digest := _digest(image)) in known
-    ]
-    if leaks:
-        raise ValueError(
-            "`extra` must hold no tile of `against`, on which the model is evaluated. Remove "
-            f"{len(leaks)} from {extra.source}: {', '.join(leaks[:5])}"
-            f"{', ...' if len(leaks) > 5 else ''}"
+            "`extra` must hold no tile of `against`, on which the model is evaluated. Remove these "
+            f"{len(leaks)} from {extra.source}: {', '.join(leaks)}"
         )
     prefix = extra.source.removeprefix("tiles in ")
     names = np.array([f"{prefix}/{name}" for name in extra.names])

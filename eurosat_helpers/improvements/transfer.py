@@ -106,35 +106,23 @@ def fit_head(
     return table
 
 
-def unfreeze(model: keras.Model, *, last: int | None = None, fixed_statistics: bool = True) -> None:
-    """Make the last layers of the base trainable too.
+def unfreeze(model: keras.Model, *, fixed_statistics: bool = True) -> None:
+    """Make the base trainable too.
 
     Afterwards call `training.fit` at a very low learning rate: it compiles the model again, without
     which nothing would change.
 
     Args:
         model: A model of `build_transfer` with weights from ImageNet.
-        last: Number of layers of the base, counted from its end; `None` unfreezes the whole base.
         fixed_statistics: Whether batch normalization keeps the statistics that it has, which a few
             tiles could not replace; its scales and shifts are trained. With many tiles `False` is
             better.
-
-    Raises:
-        ValueError: If `last` is not from 1 to the number of the base's layers.
     """
     base = model.get_layer("base")
-    count = len(base.layers)
-    if last is not None and not 1 <= last <= count:
-        raise ValueError(
-            f"`last` must be from 1 to the {count} layers of the base, or None. Received: {last}."
-        )
     base.trainable = True
     for layer in models.sublayers(base):
         if isinstance(layer, models.FusedBatchNormalization):
             layer.fixed_statistics = fixed_statistics
-    if last is not None:
-        for layer in base.layers[:-last]:
-            layer.trainable = False
 
 
 def compare_bases(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -12,6 +14,8 @@ import pandas as pd
 from IPython.utils.capture import capture_output
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
+from keras_tuner.oracles import BayesianOptimizationOracle
+from sklearn.exceptions import ConvergenceWarning
 
 from eurosat_helpers import files, models, training
 from eurosat_helpers.data import Tiles
@@ -61,24 +65,37 @@ class _Tuner(BaseTuner):
         else:
             number = int(trial.trial_id) + 1
             keras.utils.clear_session()  # else the graphs of all trials pile up
-            keras.utils.set_random_seed(fit["seed"])
-            model = models.build_cnn(**network, **chosen_network)
+            model = models.build_cnn(**network, **chosen_network, seed=fit["seed"])
             with capture_output():  # `fit` reports every epoch
                 history = training.fit(model, train, validation, **fit)
-            row = {"trial": number, **settings, "epochs": len(history)}
-            row |= {"parameters": model.count_params()}
-            row |= {"val_accuracy": float(history.val_accuracy.max())}
-            row |= {"seconds": float(history.seconds.sum())}
+            accuracy, seconds = float(history.val_accuracy.max()), float(history.seconds.sum())
+            scores = (len(history), model.count_params(), accuracy, seconds)
+            row = {"trial": number, **settings, **dict(zip(_SCORES, scores, strict=True))}
             files.write(file, json.dumps(row).encode())
-            print(f"trial {number}/{trials}: validation accuracy {row['val_accuracy']:.2%}")
+            print(f"trial {number}/{trials}: validation accuracy {accuracy:.2%}")
         return {name: row[name] for name in _SCORES}
 
     def pre_create_trial(self) -> None:
         time.sleep(0.1)  # a worker that is told to wait asks again at once
 
 
-def _table(folder: Path) -> pd.DataFrame:
-    """Read the finished trials, the best first; damaged files are removed."""
+class _Bayesian(BayesianOptimizationOracle):
+    """KerasTuner's, without a warning wherever few trials do not tell the kernel's length."""
+
+    finished: Mapping[int, dict] = {}  # by number: to choose their settings again takes seconds
+
+    def populate_space(self, trial_id: str) -> dict[str, object]:
+        number = int(trial_id) + 1
+        if number > self.num_initial_points and (row := self.finished.get(number)):
+            values = {name: row[name] for name in _FIT + _NETWORK if name in row}
+            return {"status": "RUNNING", "values": values}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().populate_space(trial_id)
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    """Read the finished trials, and remove damaged files."""
     rows = []
     for file in sorted(folder.glob("trial-*.json")):
         try:
@@ -86,7 +103,12 @@ def _table(folder: Path) -> pd.DataFrame:
         except ValueError:
             print(f"`{file.name}` is damaged: its settings are trained again.")
             file.unlink()
-    table = pd.DataFrame(rows, columns=["trial", *_FIT, *_NETWORK, *_SCORES])
+    return rows
+
+
+def _table(folder: Path) -> pd.DataFrame:
+    """Read the finished trials, the best first."""
+    table = pd.DataFrame(_rows(folder), columns=["trial", *_FIT, *_NETWORK, *_SCORES])
     table = table.astype({"hidden_width": "Int64"}).sort_values(
         ["val_accuracy", "parameters", "trial"], ascending=[False, True, True], ignore_index=True
     )

@@ -7,14 +7,12 @@ import inspect
 import json
 import os
 import tempfile
-import warnings
 from pathlib import Path
 
 import keras_tuner
 import numpy as np
 import pandas as pd
 from keras_tuner import oracles
-from sklearn.exceptions import ConvergenceWarning
 
 from eurosat_helpers import files, pipeline, training
 from eurosat_helpers.data import Tiles
@@ -38,10 +36,10 @@ def search(
 ) -> pd.DataFrame:
     """Train `models.build_cnn` by `training.fit` with different settings.
 
-    The same call resumes a search that was interrupted, and with more `trials` extends a finished
-    one: each finished trial is kept in a file of its own, and settings that have one are not
-    trained again. All trials use the same seed, so that they differ by their settings alone. With
-    several GPUs call it within `strategy.scope()`.
+    The same call resumes an interrupted search, and with more `trials` extends a finished one: each
+    finished trial is kept in a file, and settings that have one are not trained again. All trials
+    use the same seed: they differ by their settings alone. With several GPUs call it within
+    `strategy.scope()`.
 
     Several processes or machines share a search through KerasTuner's environment variables
     KERASTUNER_TUNER_ID ("chief", or any other name for a worker), KERASTUNER_ORACLE_IP and
@@ -55,23 +53,21 @@ def search(
             2012). "grid" goes through all combinations in order, ten values of a continuous range:
             pass a small `space`. "bayesian" draws four, then follows the upper confidence bound of
             a Gaussian process (Snoek et al., arXiv 1206.2944). "hyperband" trains many settings for
-            few epochs and the best again for more (Li et al., arXiv 1603.06560): from scratch,
-            since the learning rate falls over all epochs.
+            few epochs and the best again, from scratch, for more (Li et al., arXiv 1603.06560).
         trials: Maximum number of settings; a longer training in "hyperband" is another trial.
         epochs: Passes over `train` in each trial; the maximum of a trial in "hyperband".
-        directory: Folder of searches. Each has a folder of its own there, named by the method and a
-            digest of all settings and tiles; its `search.json` lists them.
+        directory: Folder of searches. Each has its own folder there, named by the method and a
+            digest of all settings and tiles.
         seed: Seed of the settings and of each training, at least 0.
-        space: The settings to search, of `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
-            `blocks` of each stage, `width` of the stem and the first stage (each further stage
-            doubles it), `hidden_layers` and `hidden_width`; `None` searches them all. What it
-            leaves out has the default of `build_cnn`, or is in `fixed`.
+        space: The settings to search: `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
+            `blocks` of each, `width` of stem and first stage (each further one doubles it),
+            `hidden_layers`, `hidden_width`; `None` means all. What it leaves out has the default
+            of `build_cnn`, or is in `fixed`.
         **fixed: Keywords of `training.fit` that all trials share, such as `weight_decay=0.05`.
 
     Returns:
-        One row per finished trial, the best first: `trial` (from 1), its settings (NaN where one
-        does not apply), `epochs`, `parameters`, `val_accuracy` (of the best epoch, 0-1) and
-        `seconds` of training.
+        One row per finished trial, the best first: `trial` (from 1), its settings, `epochs`,
+        `parameters`, `val_accuracy` (of the best epoch, 0-1) and `seconds` of training.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -104,8 +100,10 @@ def search(
     mean, variance = pipeline.channel_statistics(train)
     network = {"mean": mean, "variance": variance, "num_classes": len(train.class_names)}
     fit = {"epochs": epochs, "seed": seed, **fixed}
-    trial_files._table(folder)  # removes damaged files
+    rows = trial_files._rows(folder)
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
+    if method == "bayesian":
+        oracle.finished = {row["trial"]: row for row in rows}
     # KerasTuner's own state is not read again: a kill can leave it half written. A new oracle
     # chooses the same settings again, and those that have a result are not trained.
     with tempfile.TemporaryDirectory() as scratch:
@@ -156,27 +154,15 @@ def _default_space() -> keras_tuner.HyperParameters:
     return space
 
 
-class _Bayesian(oracles.BayesianOptimizationOracle):
-    """KerasTuner's, without a warning wherever few trials do not tell the kernel's length."""
-
-    def populate_space(self, trial_id: str) -> dict[str, object]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return super().populate_space(trial_id)
-
-
 def _oracle(
     method: str, space: keras_tuner.HyperParameters, *, trials: int, epochs: int, seed: int
 ) -> keras_tuner.Oracle:
+    rounds = {"max_epochs": epochs, "hyperband_iterations": None}  # as many as the trials allow
     kind, options = {
         "random": (oracles.RandomSearchOracle, {}),
         "grid": (oracles.GridSearchOracle, {}),
-        "bayesian": (_Bayesian, {"num_initial_points": 4}),
-        # As many rounds as the trials allow.
-        "hyperband": (
-            oracles.HyperbandOracle,
-            {"max_epochs": epochs, "hyperband_iterations": None},
-        ),
+        "bayesian": (trial_files._Bayesian, {"num_initial_points": 4}),
+        "hyperband": (oracles.HyperbandOracle, rounds),
     }[method]
     oracle = kind(
         objective=keras_tuner.Objective("val_accuracy", "max"),

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eurosat_helpers import artifact, data, demo
+from eurosat_helpers import artifact, data
+from eurosat_helpers.data import demo
 
 TILES = 500_000
 BATCH = 1_000
@@ -71,7 +72,7 @@ def read() -> None:
             begin = time.perf_counter()
             assert len(data.load(folder)) == count
             seconds.append((time.perf_counter() - begin) / count)
-            print(f"{count:,} files: {seconds[-1] * 1e6:,.0f} µs a file")
+            print(f"{count:,} files: {seconds[-1] * 1e6:,.0f} µs per file")
     print(f"ratio {seconds[1] / seconds[0]:.2f}")
 
 
