@@ -91,10 +91,11 @@ def test_modules_of_a_wing_form_no_circle():
 
 
 def test_rooms_stay_small():
-    pair = [path for room in ROOMS if room != "improvements" for path in files(room)]
-    for path in [*pair, *files("improvements")]:
+    apart = ("improvements", "corruptions")
+    pair = [path for room in ROOMS if room not in apart for path in files(room)]
+    for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 3000
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2850
     assert lines(files("improvements")) <= 1300
 
 
