@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from eurosat_helpers.calibration import _check
+from eurosat_helpers.calibration import check
 from eurosat_helpers.improvements import runs
 
 
@@ -42,8 +42,8 @@ def compare(
     Raises:
         ValueError: If the arrays are empty, not probabilities or do not fit together.
     """
-    labels, probabilities = _check(labels, probabilities)
-    _, other_probabilities = _check(labels, other_probabilities, name="other_probabilities")
+    labels, probabilities = check(labels, probabilities)
+    _, other_probabilities = check(labels, other_probabilities, name="other_probabilities")
     tiles = len(labels)
     right = probabilities.argmax(axis=1) == labels
     other_right = other_probabilities.argmax(axis=1) == labels

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers, ops
 from scipy.optimize import minimize
 
-from eurosat_helpers.calibration import _check
+from eurosat_helpers.calibration import check
 
 
 def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.ndarray:
@@ -30,7 +30,7 @@ def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.
         ValueError: If an array does not fit the labels.
     """
     labels = np.asarray(labels)
-    members = [_check(labels, member)[1] for member in probabilities]
+    members = [check(labels, member)[1] for member in probabilities]
     # Of the right class, (N, M). A model that rules it out would make the log loss infinite.
     chances = np.stack([member[range(len(labels)), labels] for member in members], axis=1)
     chances = np.maximum(chances, 1e-12)

@@ -78,7 +78,7 @@ def record(
             "`epochs` must be at least 1 and `seconds` above 0, with those of `based_on`. "
             f"Received: {epochs} and {seconds}"
         )
-    labels, probabilities = calibration._check(validation.labels, probabilities)
+    labels, probabilities = calibration.check(validation.labels, probabilities)
     logits = np.log(np.maximum(probabilities, 1e-12))
     temperature = calibration.fit_temperature(labels, logits)
     probabilities = calibration.softmax(logits, temperature)

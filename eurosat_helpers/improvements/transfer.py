@@ -78,8 +78,9 @@ def fit_head(
         copies = [type(layer).from_config(layer.get_config()) for layer in trained]
         head = keras.Sequential([keras.Input(pool.output.shape[1:]), *copies])
         head.set_weights([array for layer in trained for array in layer.get_weights()])
-        schedule = training.warmup_cosine(
-            learning_rate, warmup_steps=int(0.15 * steps), total_steps=steps
+        warmup = int(0.15 * steps)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=max(1, warmup)
         )
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias"])
