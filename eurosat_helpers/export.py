@@ -33,7 +33,7 @@ def write(
         class_names: The C classes, in the order of the logits.
         temperature: Divides the logits before the softmax.
     """
-    network = _fold(model)
+    network = fold_batch_normalization(model)
 
     def probabilities(images: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(images, training=False) / temperature)
@@ -58,7 +58,7 @@ def write(
     archive.write_out(str(directory), verbose=False)
 
 
-def _fold(model: keras.Model) -> keras.Model:
+def fold_batch_normalization(model: keras.Model) -> keras.Model:
     """Copy a network for inference, with batch normalization folded into the convolution before it.
 
     At inference it only scales and shifts each channel, which the convolution can do by itself:
@@ -74,7 +74,7 @@ def _fold(model: keras.Model) -> keras.Model:
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.Model):
-            return _fold(layer)
+            return fold_batch_normalization(layer)
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
             config["dtype"] = "float32"

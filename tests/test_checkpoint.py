@@ -2,11 +2,9 @@
 
 import dataclasses
 
-import hypothesis
 import keras
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 from keras import layers
 
 from eurosat_helpers import checkpoint, models
@@ -113,20 +111,11 @@ def test_state_of_another_model_is_refused(run):
         run.read()
 
 
-@hypothesis.given(st.data())
-@hypothesis.settings(suppress_health_check=list(hypothesis.HealthCheck))
-def test_file_that_is_cut_off_or_changed_is_read_or_named(run, drawn):
+@pytest.mark.parametrize("kept", [0, 10, 600])
+def test_file_that_is_cut_off_is_named_and_kept(run, kept):
     run.write(rows=np.ones((3, 7)), best=[np.array(0.5), np.arange(12.0)])
-    content = bytearray(run.file.read_bytes())
-    place = drawn.draw(st.integers(0, len(content) - 1))
-    if drawn.draw(st.booleans()):
-        del content[place:]
-    else:
-        content[place] = drawn.draw(st.integers(0, 255))
+    content = run.file.read_bytes()[:kept]
     run.file.write_bytes(content)
-    try:
+    with pytest.raises(ValueError, match=r"npz` is damaged: .* Delete it to train from scratch\.$"):
         run.read()
-    except ValueError as error:
-        assert f"`{run.file}` is damaged: " in str(error)  # noqa: PT017
-        assert str(error).endswith("Delete it to train from scratch.")  # noqa: PT017
     assert run.file.read_bytes() == content

@@ -25,7 +25,7 @@ def randomized(model):
 def assert_same_answers(model, *, normalizations):
     """Fold the model, compare the answers, and count what was not folded."""
     images = np.random.default_rng(0).normal(2, 3, (4, *model.input_shape[1:])).astype("float32")
-    folded = export._fold(randomized(model))
+    folded = export.fold_batch_normalization(randomized(model))
     for one, other in zip(*map(tf.nest.flatten, (folded(images), model(images))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
     kept = [x for x in models.sublayers(folded) if isinstance(x, layers.BatchNormalization)]
@@ -60,7 +60,7 @@ def test_folded_network_gives_the_same_logits(hidden):
     model = models.build_cnn(**STATISTICS, **SMALL, hidden=hidden)
     for _ in range(20):  # statistics of its own
         model(images, training=True)
-    folded = export._fold(model)
+    folded = export.fold_batch_normalization(model)
     assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
     np.testing.assert_allclose(folded(images), model(images), atol=1e-4)
 
@@ -75,7 +75,7 @@ def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution(
     for _ in range(5):
         model(images, training=True)
     before = model(images)
-    folded = export._fold(model)
+    folded = export.fold_batch_normalization(model)
     assert [layer.name for layer in folded.layers[1:3]] == ["first", "convolution"]
     np.testing.assert_allclose(folded(images), before, atol=1e-5)
     model.set_weights([0 * weight for weight in model.get_weights()])
@@ -98,7 +98,7 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
     images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
     rng = np.random.default_rng(1)
     model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
-    folded = export._fold(model)
+    folded = export.fold_batch_normalization(model)
     np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
     names = [layer.name for layer in folded.get_layer("inner").layers if layer.weights]
     assert names == ["folded", "centered", "bent", "kept"]
@@ -124,7 +124,7 @@ def test_folding_reaches_models_within_models(kind):
     for _ in range(20):
         model(images, training=True)
     before = model(images)
-    folded = export._fold(model)
+    folded = export.fold_batch_normalization(model)
     kinds = [type(layer) for layer in models.sublayers(folded)]
     assert keras.layers.Conv2D in kinds
     assert not [kind for kind in kinds if issubclass(kind, keras.layers.BatchNormalization)]

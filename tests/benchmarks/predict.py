@@ -2,8 +2,8 @@
 
 Run `python -m tests.benchmarks.predict` in the project's folder, where the environment variable
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about two minutes on 2
-cores. All tiles go from memory through `serve` in batches, and are held against one call of Keras'
-`model.predict` a tile, against this machine's matrix product, and `serve_jpeg` against decoding and
+cores. All tiles go from memory through `serve` in batches, and are compared with one call of Keras'
+`model.predict` per tile, with this machine's matrix product, and `serve_jpeg` with decoding and
 `serve` one after the other. The sides of a comparison take turns, three times; the table holds
 medians.
 """
@@ -95,14 +95,14 @@ def main() -> None:
     peak = 20 * 2 * 2048**3 / took[multiply] / 1e9
     reached = 2 * multiply_adds * rate / 1e9
     size = sum(path.stat().st_size for path in DIRECTORY.rglob("*") if path.is_file())
-    print(f"{os.cpu_count()} cores, {multiply_adds / 1e6:.1f} million multiply-adds a tile")
+    print(f"{os.cpu_count()} cores, {multiply_adds / 1e6:.1f} million multiply-adds per tile")
     print(f"serve, {len(tiles):,} tiles in batches of {BATCH}: {rate:,.0f} tiles/s")
-    print(f"one model.predict a tile: {single:,.1f} tiles/s")
+    print(f"one model.predict per tile: {single:,.1f} tiles/s")
     print(f"serve {reached:.0f} GFLOP/s, matrix product {peak:.0f} GFLOP/s in float32")
     jpeg = ENCODED / took[serve_jpeg]
     print(f"serve_jpeg: {jpeg:,.0f} tiles/s\n")
     print(f"{'':46}{'measured':>9}{'target':>14}")
-    print(f"{'serve / one predict a tile':46}{rate / single:>9.1f}{'at least 40':>14}")
+    print(f"{'serve / one predict per tile':46}{rate / single:>9.1f}{'at least 40':>14}")
     print(f"{'serve / matrix product':46}{reached / peak:>9.2f}{'at least 0.5':>14}")
     slower = took[serve_jpeg] / took[decode_and_serve]
     print(f"{'seconds of serve_jpeg / of decoding and serve':46}{slower:>9.2f}{'at most 1.5':>14}")
