@@ -126,9 +126,10 @@ def check(
     count, classes = probabilities.shape
     integers = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
     if not integers or labels.min() < 0 or labels.max() >= classes:
+        received = f"{labels.min()} to {labels.max()}" if integers else f"dtype {labels.dtype}"
         raise ValueError(
-            f"`labels` must be {count} integers in [0, {classes}), one per tile. Received: shape "
-            f"{labels.shape}, dtype {labels.dtype}, {labels.min()} to {labels.max()}"
+            f"`labels` must be {count} integers in [0, {classes}), one per tile. "
+            f"Received: shape {labels.shape}, {received}"
         )
     if class_names is not None and len(class_names) != classes:
         received = f"Received: {len(class_names)} names"

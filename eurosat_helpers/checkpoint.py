@@ -95,11 +95,15 @@ def _architecture(model: keras.Model) -> str:
     numbers: dict[str, str] = {}  # layers by the order in which they appear, not by their names
 
     def essential(part: dict) -> dict:
-        name = isinstance(part.get("config"), dict) and part["config"].get("name")
-        if name and not part["class_name"].endswith("DTypePolicy"):
-            numbers.setdefault(name, f"layer {len(numbers)}")
         left_out = ("shared_object_id", "build_config", "compile_config")
         return {key: value for key, value in part.items() if key not in left_out}
 
+    def count(part: dict) -> dict:
+        config, kind = part.get("config"), part.get("class_name", "")
+        if isinstance(config, dict) and "name" in config and not kind.endswith("DTypePolicy"):
+            numbers.setdefault(config["name"], f"layer {len(numbers)}")
+        return part
+
     text = json.dumps(json.loads(model.to_json(), object_hook=essential), sort_keys=True)
+    json.loads(text, object_hook=count)
     return re.sub(r'"([^"]*)"', lambda found: f'"{numbers.get(found[1], found[1])}"', text)

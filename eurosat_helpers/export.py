@@ -71,7 +71,6 @@ def _fold(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if (after := _foldable(layer, model)) is not None:
             taken[after.name] = layer
-    convolutions = [layer.name for layer in taken.values()]
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.Model):
@@ -79,7 +78,7 @@ def _fold(model: keras.Model) -> keras.Model:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
             config["dtype"] = "float32"
-        if layer.name in convolutions:
+        if layer in taken.values():
             config["use_bias"] = True
         return type(layer).from_config(config)
 
@@ -101,7 +100,7 @@ def _fold(model: keras.Model) -> keras.Model:
             channels = convolution.kernel.shape[2 if depthwise else 3 :]
             kernel = convolution.kernel * ops.reshape(scale, channels)
             copy.get_layer(convolution.name).set_weights([kernel, shift])
-        elif layer.name not in convolutions and not isinstance(layer, keras.Model):
+        elif layer.weights and not isinstance(layer, keras.Model) and layer not in taken.values():
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
 

@@ -1,10 +1,13 @@
-"""Tests of eurosat_helpers.checkpoint. How `fit` goes on is in test_training.py."""
+"""Tests of eurosat_helpers.checkpoint. How `fit` resumes is in test_training.py."""
 
 import dataclasses
 
+import hypothesis
 import keras
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from keras import layers
 
 from eurosat_helpers import checkpoint, models
 
@@ -13,38 +16,65 @@ SMALL = {"stem_width": 4, "widths": (8,), "blocks": (1,)}
 
 
 def build(**changed):
-    keras.utils.set_random_seed(0)
     return models.build_cnn(**{**STATISTICS, **SMALL, **changed})
 
 
-def test_arrays_come_back_as_they_were(tmp_path):
-    numbers = [np.arange(number, dtype="float32") for number in range(12)]
-    state = {"model": numbers, "best": [np.float64(0.5)], "none": []}
-    file = tmp_path / "new" / "state.npz"
-    checkpoint.write(file, **state)
-    read = checkpoint.read(file)
-    assert read.keys() == {"model", "best"}
-    for one, other in zip(numbers, read["model"], strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert read["best"][0].dtype == "float64"
-    assert [path.name for path in file.parent.iterdir()] == ["state.npz"]
+def nested(units=4):
+    """A network whose layers, outside and inside of its base, have names that Keras counts."""
+    base = keras.applications.MobileNet((32, 32, 3), alpha=0.25, include_top=False, weights=None)
+    listed = keras.Sequential([layers.Conv2D(4, 1), layers.ReLU(), layers.Conv2D(3, 1)])
+    inputs = keras.Input((32, 32, 3))
+    x = layers.GlobalAveragePooling2D()(base(listed(inputs), training=False))
+    return keras.Model(inputs, layers.Dense(units)(x))
 
 
-def test_same_training_finds_its_file_and_any_other_does_not(demo_tiles):
+@pytest.fixture(scope="module")
+def compiled():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(2)(inputs))
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.fixture
+def run(compiled, demo_tiles, tmp_path):
+    compiled._trained_by_run = False
+    return checkpoint.Run(tmp_path / "new", compiled, demo_tiles[:2], demo_tiles[2:4], {})
+
+
+def test_state_comes_back_as_it_was(run):
+    rows, best = np.ones((3, 7)), [np.array(0.5), np.arange(12.0)]
+    run.write(rows=rows, best=best)
+    variables = [*run.model.variables, *run.model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    for variable in variables:
+        variable.assign(np.ones(variable.shape))
+    same_rows, same_best = run.read()
+    np.testing.assert_array_equal(same_rows, rows)
+    for one, same in zip(best, same_best, strict=True):
+        np.testing.assert_array_equal(one, same)
+    for one, same in zip(before, variables, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert [path.name for path in run.file.parent.iterdir()] == [run.file.name]
+
+
+def test_same_run_finds_its_file_and_any_other_does_not(demo_tiles):
     train, validation, settings = demo_tiles[:6], demo_tiles[6:9], {"epochs": 2}
 
     def find(model=None, train=train, validation=validation, settings=settings):
-        return checkpoint.find("kept", model or build(), train, validation, settings)
+        return checkpoint.Run("kept", model or build(), train, validation, settings).file
 
     found = find()
     assert found.parent.name == "kept"
-    assert find() == found  # the layers of a second model have other names
-    other_weights = build()
-    other_weights.get_layer("head-logits").bias.assign([1.0] * 10)
+    trained = build()
+    trained.compile("adam", "mse")
+    trained.get_layer("head-logits").bias.assign([1.0] * 10)
+    assert find() == find(trained) == found  # weights and `compile` make no other run
     darker = dataclasses.replace(train, images=train.images // 2)
     others = [
         find(build(dropout=0.2)),
-        find(other_weights),
+        find(build(seed=1)),
         find(train=train[:5]),
         find(train=darker),
         find(validation=validation[:2]),
@@ -53,19 +83,50 @@ def test_same_training_finds_its_file_and_any_other_does_not(demo_tiles):
     assert len({found, *others}) == 7
 
 
-@pytest.mark.parametrize("kept", [0, 10, 200])
-def test_damaged_file_is_named(tmp_path, kept):
-    file = tmp_path / "state.npz"
-    checkpoint.write(file, model=[np.zeros(1000)])
-    file.write_bytes(file.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"state.npz` is damaged: .*Remove it"):
-        checkpoint.read(file)
+def test_same_network_built_again_is_the_same_run_with_a_base_inside_too(demo_tiles):
+    def find(model):
+        return checkpoint.Run("kept", model, demo_tiles[:1], demo_tiles[1:2], {}).file
+
+    first, second = nested(), nested()
+    assert [layer.name for layer in first.layers] != [layer.name for layer in second.layers]
+    frozen = nested()
+    frozen.layers[2].trainable = False
+    assert find(first) == find(second)
+    assert len({find(first), find(nested(units=5)), find(frozen)}) == 3
 
 
-def test_values_of_other_variables_are_refused(tmp_path):
-    file = tmp_path / "state.npz"
-    variable = keras.Variable(np.zeros((2, 3), "float32"))
-    with pytest.raises(ValueError, match=r"state.npz` must hold 1 arrays"):
-        checkpoint.restore(file, [variable], [np.ones((3, 2), "float32")])
-    checkpoint.restore(file, [variable], [np.ones((2, 3), "float32")])
-    assert variable.numpy().sum() == 6
+def test_new_run_refuses_a_model_that_a_run_has_trained(run, demo_tiles):
+    run.write(rows=np.ones((1, 7)), best=[np.array(1.0)])
+    arguments = run.model, demo_tiles[:2], demo_tiles[2:4]
+    checkpoint.Run(run.file.parent, *arguments, {})  # this run resumes
+    with pytest.raises(ValueError, match=r"^`model` .*build the model again first \(run its cell"):
+        checkpoint.Run(run.file.parent, *arguments, {"epochs": 3})
+
+
+def test_state_of_another_model_is_refused(run):
+    run.write(rows=np.ones((1, 7)), best=[np.array(1.0)])
+    inputs = keras.Input((3,))
+    run.model = keras.Model(inputs, layers.Dense(5)(inputs))
+    run.model.compile("adam", "mse")
+    run.model.optimizer.build(run.model.trainable_variables)
+    with pytest.raises(ValueError, match=r"is damaged: .* model have other shapes\. Delete it to"):
+        run.read()
+
+
+@hypothesis.given(st.data())
+@hypothesis.settings(suppress_health_check=list(hypothesis.HealthCheck))
+def test_file_that_is_cut_off_or_changed_is_read_or_named(run, drawn):
+    run.write(rows=np.ones((3, 7)), best=[np.array(0.5), np.arange(12.0)])
+    content = bytearray(run.file.read_bytes())
+    place = drawn.draw(st.integers(0, len(content) - 1))
+    if drawn.draw(st.booleans()):
+        del content[place:]
+    else:
+        content[place] = drawn.draw(st.integers(0, 255))
+    run.file.write_bytes(content)
+    try:
+        run.read()
+    except ValueError as error:
+        assert f"`{run.file}` is damaged: " in str(error)  # noqa: PT017
+        assert str(error).endswith("Delete it to train from scratch.")  # noqa: PT017
+    assert run.file.read_bytes() == content

@@ -48,8 +48,8 @@ def test_shuffling_is_seeded_and_differs_between_epochs(demo_tiles):
     assert not np.array_equal(first, other)
 
 
-def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
-    # Tiles of one gray value a class: from the value of a blend follows what its label must be.
+def test_mixup_blends_tiles_as_their_labels_and_is_seeded(demo_tiles):
+    # Tiles of one gray value per class: from the value of a blend follows what its label must be.
     tiles = demo_tiles[::6]
     images = np.repeat(25 * tiles.labels, 64 * 64 * 3).reshape(-1, 64, 64, 3).astype(np.uint8)
     tiles = dataclasses.replace(tiles, images=images)
@@ -69,6 +69,30 @@ def test_mixup_blends_tiles_and_labels_alike_and_is_seeded(demo_tiles):
     assert not np.array_equal(np.sort(other, axis=None), np.sort(labels, axis=None))
 
 
+def test_class_weight_weighs_a_blended_tile_by_its_label(demo_tiles):
+    weights = {0: 3.0, 4: 0.5}
+    options = {"batch_size": 100, "shuffle_seed": 3, "class_weight": weights}
+    known = np.array([3, 1, 1, 1, 0.5, 1, 1, 1, 1, 1])
+    for mixup in (0.0, 0.4):
+        for _, labels, weight in pipeline.dataset(demo_tiles, **options, mixup=mixup):
+            np.testing.assert_allclose(weight, labels.numpy() @ known, rtol=1e-5)
+        blended = np.count_nonzero(labels, axis=1) == 2
+        assert blended.any() == bool(mixup)
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4])
+def test_batch_that_devices_cannot_share_is_padded_with_tiles_of_no_weight(demo_tiles, replicas):
+    tiles = demo_tiles[::40][:9]  # of nine classes
+    seen = []
+    for images, labels, weights in pipeline.dataset(tiles, batch_size=8, replicas=replicas):
+        assert len(images) == len(labels) == len(weights)
+        assert len(images) % replicas == 0
+        real = weights.numpy() > 0
+        np.testing.assert_allclose(weights.numpy()[real], len(images) / real.sum())
+        seen += labels.numpy()[real].argmax(axis=1).tolist()
+    assert seen == tiles.labels.tolist()
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "32"])
 def test_bad_batch_size_is_named(demo_tiles, batch_size):
     with pytest.raises(ValueError, match=r"`batch_size` must be a positive integer. Received: "):
@@ -76,7 +100,7 @@ def test_bad_batch_size_is_named(demo_tiles, batch_size):
 
 
 def test_mixup_without_a_seed_is_an_error(demo_tiles):
-    with pytest.raises(ValueError, match="`shuffle_seed` must be a number where `mixup` is not 0"):
+    with pytest.raises(ValueError, match="`shuffle_seed` must be a number if `mixup` is not 0"):
         pipeline.dataset(demo_tiles, batch_size=4, mixup=0.2)
 
 
@@ -89,9 +113,9 @@ def test_shares_of_mixup_are_draws_of_the_beta_distribution():
 
 
 def test_no_tiles_is_an_error(demo_tiles):
-    with pytest.raises(ValueError, match="`tiles` holds no tile"):
+    with pytest.raises(ValueError, match="`tiles` must hold at least one tile"):
         pipeline.dataset(demo_tiles[:0], batch_size=4)
-    with pytest.raises(ValueError, match="`tiles` holds no tile"):
+    with pytest.raises(ValueError, match="`tiles` must hold at least one tile"):
         pipeline.channel_statistics(demo_tiles[:0])
 
 

@@ -1,224 +1,328 @@
 """Tests of eurosat_helpers.training: the real `fit` on a shrunken setting."""
 
+import dataclasses
+import itertools
+import os
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
+from jupyter_client.manager import start_new_kernel
 
-from eurosat_helpers import checkpoint, data, models, pipeline, training
+from eurosat_helpers import data, devices, models, pipeline, progress, training
 
-SMALL = {"stem_width": 8, "widths": (16, 32), "blocks": (1, 1)}
+SMALL = {"stem_width": 4, "widths": (8,), "blocks": (1,)}
+STEPS = 3  # batches per epoch of `fit_small`
 
 
-def train_small(tiles, *, seed=0, **options):
-    training.set_up_devices(seed=seed)
-    train, validation, _ = data.split(tiles)
-    mean, variance = pipeline.channel_statistics(train)
-    model = models.build_cnn(mean=mean, variance=variance, **SMALL)
-    history = training.fit(
-        model,
-        train,
-        validation,
-        **{"epochs": 2, "batch_size": 32, "learning_rate": 3e-3, "seed": seed, **options},
+@pytest.fixture(scope="module")
+def parts(demo_tiles):
+    """Ninety training tiles and forty to validate."""
+    return demo_tiles[::4][:90], demo_tiles[1::10]
+
+
+def build_small(parts, *, seed=0, **options):
+    mean, variance = pipeline.channel_statistics(parts[0])
+    return models.build_cnn(mean=mean, variance=variance, seed=seed, **{**SMALL, **options})
+
+
+def fit_small(model, parts, **options):
+    defaults = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-3, "seed": 0}
+    return training.fit(model, *parts, **{**defaults, **options})
+
+
+def test_fit_learns_the_demo_tiles_and_leaves_the_best_epoch(demo_tiles, capsys):
+    parts = data.split(demo_tiles)[:2]
+    model = build_small(parts, widths=(16, 32), blocks=(1, 1), l2=1e-3)
+    history = fit_small(
+        model, parts, epochs=6, learning_rate=1e-2, label_smoothing=0.1, weight_decay=0.01
     )
-    return model, history, validation
-
-
-def test_fit_learns_the_demo_tiles_and_keeps_the_best_epoch(demo_tiles, capsys):
-    model, history, validation = train_small(
-        demo_tiles, epochs=8, label_smoothing=0.1, weight_decay=0.01
-    )
-    assert list(history.columns) == [
-        "epoch",
-        "loss",
-        "accuracy",
-        "val_loss",
-        "val_accuracy",
-        "learning_rate",
-        "seconds",
-    ]
-    assert list(history.epoch) == list(range(1, 9))
-    assert history.val_accuracy.max() > 0.5
-    logits = model.predict(pipeline.dataset(validation, batch_size=64), verbose=0)
-    accuracy = (logits.argmax(axis=1) == validation.labels).mean()
-    assert accuracy == pytest.approx(history.val_accuracy.max())
+    columns = "epoch loss accuracy val_loss val_accuracy learning_rate seconds"
+    assert list(history.columns) == columns.split()
+    assert list(history.epoch) == list(range(1, 7))
+    assert history.loss.iloc[-1] < history.loss.iloc[0]
+    assert history.val_accuracy.max() > 0.3
+    # Warm-up over the first 15 % of the batches, then a cosine to zero.
+    assert history.learning_rate.is_monotonic_decreasing
+    assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)
+    kept = history.loc[history.val_accuracy.idxmax()]
+    loss, accuracy = model.evaluate(pipeline.dataset(parts[1], batch_size=64), verbose=0)
+    assert loss == pytest.approx(kept.val_loss, rel=1e-5)
+    assert accuracy == pytest.approx(kept.val_accuracy)
     printed = capsys.readouterr().out
-    assert "Training on CPU" in printed
-    assert "8 epochs in" in printed
+    assert f"{devices.hardware()}: 6 epochs in" in printed
     assert "tiles/s" in printed
 
 
-def test_same_seed_gives_the_same_history_and_another_seed_another(demo_tiles):
-    one, same, other = (
-        train_small(demo_tiles[::2], seed=seed)[1].drop(columns="seconds") for seed in (1, 1, 2)
-    )
-    assert one.equals(same)
-    assert not one.equals(other)
+# --- interrupt and run again ---
 
 
-def test_callbacks_are_called_along_with_those_of_fit(demo_tiles):
-    ended = []
-    callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: ended.append(logs))
-    _, history, _ = train_small(demo_tiles[::4], callbacks=[callback])
-    assert [logs["val_accuracy"] for logs in ended] == list(history.val_accuracy)
+def interrupted(monkeypatch, batch, model, parts, **options):
+    """Interrupt `fit` in a batch, counted over all its epochs."""
+    batches = itertools.count(1)
 
-
-def test_interrupted_training_goes_on_and_a_finished_one_is_at_hand(
-    demo_tiles, tmp_path, monkeypatch, capsys
-):
-    tiles, options = demo_tiles[::4], {"epochs": 2, "mixup": 0.4, "weight_decay": 0.01}
-    unbroken, expected, _ = train_small(tiles, **options)
-    options |= {"checkpoint_dir": tmp_path}
-    write, calls = checkpoint.write, []
-
-    def stop(file, **groups):
-        if calls:
+    def stop(*_, **__):
+        if next(batches) == batch:
             raise KeyboardInterrupt
-        write(file, **groups)
-        calls.append(file)
 
-    monkeypatch.setattr(checkpoint, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train_small(tiles, **options)
-    assert [file.name for file in tmp_path.iterdir()] == [calls[0].name]
-    monkeypatch.undo()
-    train_small(tiles, **{**options, "mixup": 0.2})  # never takes up a foreign one
-    assert "Going on" not in capsys.readouterr().out
-    model, history, _ = train_small(tiles, **options)
-    assert "Going on after epoch 1 of 2" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(history.drop(columns="seconds"), expected.drop(columns="seconds"))
-    again, same_history, _ = train_small(tiles, **options)
-    assert f"Finished before: remove {calls[0]} to train anew" in capsys.readouterr().out
-    pd.testing.assert_frame_equal(same_history, history)
-    for other in (model, again):
-        for weight, same in zip(other.get_weights(), unbroken.get_weights(), strict=True):
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.Epochs, "on_train_batch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit_small(model, parts, **options)
+    assert {layer.compute_dtype for layer in (model, *model.layers)} == {"float32"}
+    assert np.isfinite(model(parts[1].images.astype("float32"))).all()
+
+
+@pytest.mark.parametrize(
+    "policy", ["float32", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
+def test_interrupted_cell_runs_again_and_ends_as_the_uninterrupted_run(
+    parts, tmp_path, monkeypatch, capsys, policy
+):
+    # Without a seed: each model has other weights, and the run those of the first one.
+    first, restarted, unbroken = (build_small(parts, seed=None) for _ in range(3))
+    for variable, value in zip(unbroken.variables, first.variables, strict=True):
+        variable.assign(value)
+    options = {"mixup": 0.4, "weight_decay": 0.01, "policy": policy}
+    expected = fit_small(unbroken, parts, **options)
+    options["checkpoint_dir"] = tmp_path / "my_model"
+
+    interrupted(monkeypatch, STEPS - 1, first, parts, **options)  # in the first epoch
+    interrupted(monkeypatch, STEPS + 2, restarted, parts, **options)  # the kernel restarted
+    assert "Resuming" not in capsys.readouterr().out
+    history = fit_small(first, parts, **options)  # the same cell again, with half-trained weights
+    assert "Resuming after epoch 1 of 3." in capsys.readouterr().out
+
+    def assert_same(model, history):
+        left, right = (table.drop(columns="seconds") for table in (history, expected))
+        pd.testing.assert_frame_equal(left, right, check_exact=True)
+        for weight, same in zip(model.get_weights(), unbroken.get_weights(), strict=True):
             np.testing.assert_array_equal(weight, same)
-    assert len(list(tmp_path.iterdir())) == 2
+
+    assert_same(first, history)
+    (file,) = (tmp_path / "my_model").iterdir()
+    for model in (first, build_small(parts, seed=None)):  # the run is finished
+        assert_same(model, fit_small(model, parts, **options))
+        assert f"Delete `{file}` to train from scratch." in capsys.readouterr().out
+
+    # A model that was trained cannot begin another run, nor the same run from scratch.
+    with pytest.raises(ValueError, match="build the model again first"):
+        fit_small(first, parts, **{**options, "epochs": 2})
+    file.unlink()
+    with pytest.raises(ValueError, match="build the model again first"):
+        fit_small(first, parts, **options)
+    assert list(file.parent.iterdir()) == []
 
 
-def test_damaged_checkpoint_is_named_and_kept(demo_tiles, tmp_path, monkeypatch):
-    tiles = demo_tiles[::4]
-    file = tmp_path / "state.npz"
-    monkeypatch.setattr(checkpoint, "find", lambda *_: file)
-    for content in (b"", b"state"):
-        file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"state.npz` is damaged: .* begins anew"):
-            train_small(tiles, checkpoint_dir=tmp_path)
-        assert file.read_bytes() == content
+CELLS = """
+from pathlib import Path
+from eurosat_helpers import data, models, pipeline, training
+tiles = data.load({folder!r})
+train, validation, _ = data.split(tiles, validation_fraction=0.2)
+mean, variance = pipeline.channel_statistics(train)
+model = models.build_cnn(
+    mean=mean, variance=variance, stem_width=4, widths=(8,), blocks=(1,), seed=1
+)
+=====
+history = training.fit(
+    model, train, validation, epochs=20, batch_size=8, learning_rate=3e-3, seed=1, mixup=0.2,
+    checkpoint_dir={checkpoints!r},
+)
+=====
+print(history.drop(columns="seconds").to_numpy("float64").tobytes().hex())
+"""
 
 
-def test_callbacks_and_checkpoints_exclude_each_other(demo_tiles, tmp_path):
-    with pytest.raises(ValueError, match="`callbacks` and `checkpoint_dir` exclude each other"):
-        train_small(demo_tiles, callbacks=[keras.callbacks.Callback()], checkpoint_dir=tmp_path)
+def test_cell_of_a_notebook_that_is_interrupted_resumes(demo_folder, tmp_path):
+    folder, kept = str(demo_folder), tmp_path / "my_model"
+    code = CELLS.format(folder=folder, checkpoints=str(kept))
+    build, fit, show = code.split("=====")
+    environment = {name: value for name, value in os.environ.items() if name[:3] != "TF_"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    manager, client = start_new_kernel(env=environment, stderr=subprocess.DEVNULL)
+
+    def execute(code):
+        """Run a cell, and return how it ended and what it put out."""
+        outputs = []
+        reply = client.execute_interactive(code, output_hook=outputs.append, timeout=120)
+        return reply["content"], [one for one in outputs if one["msg_type"] != "status"]
+
+    def text(outputs, name="stdout"):
+        streams = [one["content"] for one in outputs if one["msg_type"] == "stream"]
+        return "".join(stream["text"] for stream in streams if stream["name"] == name)
+
+    def epochs_done():
+        (file,) = kept.glob("*.npz")
+        with np.load(file) as state:
+            return len(state["rows/0"])
+
+    def interrupt_after(epochs):
+        request = client.execute(fit)
+        while not list(kept.glob("*.npz")) or epochs_done() < epochs:
+            time.sleep(0.01)
+        manager.interrupt_kernel()
+        while True:
+            reply = client.get_shell_msg(timeout=60)
+            if reply["parent_header"].get("msg_id") == request:
+                return reply["content"]
+
+    try:
+        reply, outputs = execute(build)
+        assert reply["status"] == "ok", reply
+        assert text(outputs, "stderr") == ""
+        reply = interrupt_after(epochs=2)
+        assert reply["ename"] == "KeyboardInterrupt"
+        assert 2 <= epochs_done() < 20
+        reply, outputs = execute(fit)  # the same cell, with the half-trained model
+        assert reply["status"] == "ok", reply
+        assert "Resuming after epoch" in text(outputs)
+        assert text(outputs, "stderr") == ""
+        shown = [one for one in outputs if one["msg_type"] == "display_data"]
+        assert len(shown) == 1  # a line that was rewritten in place
+        _, outputs = execute(show)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    names = {}
+    exec(build + fit.replace(str(kept), str(tmp_path / "other")), names)
+    expected = names["history"].drop(columns="seconds").to_numpy("float64")
+    resumed = np.frombuffer(bytes.fromhex(text(outputs))).reshape(expected.shape)
+    np.testing.assert_array_equal(resumed, expected)
 
 
-def test_class_weights_change_the_training(demo_tiles):
-    weights = dict.fromkeys(range(10), 1.0)
-    plain = train_small(demo_tiles[::2], epochs=1, class_weight=weights)[1]
-    weighted = train_small(demo_tiles[::2], epochs=1, class_weight={**weights, 0: 50.0})[1]
-    assert weighted.loss[0] > 1.5 * plain.loss[0]
+# --- number formats ---
 
 
-def test_class_weights_are_balanced():
-    weights = training.class_weights(np.repeat([0, 1, 2], [10, 20, 30]))
-    assert weights == pytest.approx({0: 2.0, 1: 1.0, 2: 2 / 3})
+def predicted(model, images):
+    return tf.function(model)(images.astype("float32"), training=False).numpy().argmax(axis=1)
 
 
-def test_learning_rate_warms_up_and_falls_to_zero_along_a_cosine():
-    schedule = training.warmup_cosine(0.4, warmup_steps=10, total_steps=110)
-    rates = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]
-    assert rates == pytest.approx([0, 0.2, 0.4, 0.2, 0], abs=1e-7)
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
+def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
+    # A network that `fit` leaves as it is: the learning rate is zero and no statistic moves.
+    train = demo_tiles[::8]
+    model = build_small((train,), seed=1)
+    for layer in model.layers:
+        if isinstance(layer, models.FusedBatchNormalization):
+            layer.momentum = 1.0
+    # On the way from one tile to another the class changes, elsewhere in half precision.
+    classes = predicted(model, demo_tiles.images)
+    first, last = demo_tiles.images[[0, np.flatnonzero(classes != classes[0])[0]]].astype(float)
+    shares = np.linspace(0, 1, 400).reshape(-1, 1, 1, 1)
+    images = np.rint(first + shares * (last - first)).astype(np.uint8)
+    validation = dataclasses.replace(demo_tiles, images=images, labels=predicted(model, images))
+    with training._computing_in("mixed_bfloat16", model):
+        assert 0 < (predicted(model, images) != validation.labels).sum() < 20
+    history = fit_small(
+        model, (train, validation), epochs=1, learning_rate=0.0, batch_size=50, policy=policy
+    )
+    assert history.val_accuracy[0] == 1
+    assert (predicted(model, images) == validation.labels).all()
+    assert {weight.dtype.name for weight in model.get_weights()} == {"float32"}
 
 
-def test_learning_rate_may_start_at_its_peak():
-    schedule = training.warmup_cosine(0.4, warmup_steps=0, total_steps=100)
-    assert [float(schedule(step)) for step in (0, 100)] == pytest.approx([0.4, 0], abs=1e-7)
-
-
-@pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
-def test_bad_warmup_is_named(warmup_steps):
-    with pytest.raises(ValueError, match=f"Received: warmup_steps={warmup_steps}, total_steps=10"):
-        training.warmup_cosine(1.0, warmup_steps=warmup_steps, total_steps=10)
-
-
-@pytest.mark.parametrize("epochs", [0, -2, 1.5])
-def test_bad_epochs_are_named(demo_tiles, epochs):
-    with pytest.raises(
-        ValueError, match=f"`epochs` must be a positive integer. Received: {epochs}"
-    ):
-        train_small(demo_tiles, epochs=epochs)
-
-
-def test_devices_are_named_with_their_precision(capsys):
-    strategy = training.set_up_devices(seed=0)
-    assert strategy.num_replicas_in_sync == 1
-    named = training.precision().replace("_", " ")
-    assert named in {"float32", "mixed bfloat16", "mixed float16"}
-    assert capsys.readouterr().out == f"Training on {training.hardware()}, {named}\n"
-
-
-def test_half_precision_is_for_the_inner_layers_and_only_for_a_while():
-    model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, **SMALL)
+def test_half_precision_is_for_the_inner_layers_and_only_for_a_while(parts):
+    model = build_small(parts)
     names = "normalization", "stem-convolution", "stem-normalization", "stem-relu", "head-logits"
     layers = [model.get_layer(name) for name in names]
     with training._computing_in("mixed_float16", model):
-        assert [layer.compute_dtype for layer in layers] == [
-            "float32",
-            "float16",
-            "float32",
-            "float16",
-            "float32",
-        ]
+        dtypes = [layer.compute_dtype for layer in layers]
+        assert dtypes == ["float32", "float16", "float32", "float16", "float32"]
         assert model.dtype_policy.name == "mixed_float16"  # from it Keras knows to scale the loss
     assert {layer.compute_dtype for layer in (model, *model.layers)} == {"float32"}
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_trains_and_leaves_a_model_of_full_precision(demo_tiles, policy):
-    model, history, validation = train_small(demo_tiles[::2], policy=policy)
-    assert history.loss[1] < history.loss[0]
-    assert history.learning_rate[1] < history.learning_rate[0]
-    images = validation.images.astype("float32")
-    logits = model.predict(images, verbose=0)
-    np.testing.assert_allclose(logits, model(images), atol=1e-4)
-    weights = model.get_weights()
-    assert {weight.dtype.name for weight in weights} == {"float32"}, "weights in half precision"
+# --- class weights, arguments ---
 
+
+def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
+    train = demo_tiles[np.r_[0:40, 40:50, 80:84]]  # three classes, of 40, 10 and 4 tiles
+    weights = {label: 54 / 3 / count for label, count in enumerate((40, 10, 4))}
+    # With a learning rate of zero the loss of the epoch can be computed afterwards.
+    options = {"mixup": 1.0, "learning_rate": 0.0, "epochs": 1}
+    model = build_small((train,), l2=0, dropout=0)
+    before = [variable.numpy() for variable in model.variables]
+    loss = fit_small(model, (train, train), class_weight="balanced", **options).loss[0]
+    for variable, value in zip(model.variables, before, strict=True):
+        variable.assign(value)
+    total = 0
+    for images, labels in pipeline.dataset(train, batch_size=32, shuffle_seed=0, mixup=1.0):
+        losses = keras.losses.categorical_crossentropy(
+            labels, model(images, training=True), from_logits=True
+        )
+        share = labels.numpy()[:, :3] @ list(weights.values())
+        total += (losses.numpy() * share).sum()
+    assert loss == pytest.approx(total / len(train), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be a positive integer. Received: 0"),
+        ({"epochs": 1.5}, "`epochs` must be a positive integer. Received: 1.5"),
+        ({"batch_size": 0}, "`batch_size` must be a positive integer. Received: 0"),
+        ({"warmup_fraction": 1.0}, r"`warmup_fraction` must be in \[0, 1\). Received: 1.0"),
+    ],
+)
+def test_bad_arguments_are_named(parts, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_small(build_small(parts), parts, **options)
+
+
+# --- several devices ---
 
 MIRRORED = """
 import sys
 import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from eurosat_helpers import data, models, pipeline, training
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+import numpy as np
+from eurosat_helpers import data, devices, models, pipeline, training
 
-strategy = training.set_up_devices(seed=0, devices=["CPU:0", "CPU:1"])
-assert isinstance(strategy, tf.distribute.MirroredStrategy), strategy
-assert strategy.num_replicas_in_sync == 2
-train, validation, _ = data.split(data.load(sys.argv[1]), validation_fraction=0.2)
+tiles = data.load(sys.argv[1])
+train, validation = tiles[::6][:9], tiles[::5][:11]  # 9 in batches of 8: the last one has 1
 mean, variance = pipeline.channel_statistics(train)
+count = int(sys.argv[2])
+strategy = devices.set_up(seed=0, devices=[f"CPU:{number}" for number in range(count)])
+assert strategy.num_replicas_in_sync == count
 with strategy.scope():
     model = models.build_cnn(
-        mean=mean, variance=variance, stem_width=8, widths=(16,), blocks=(1,), dropout=0.1
+        mean=mean, variance=variance, stem_width=4, widths=(8,), blocks=(1,), seed=0
     )
-history = training.fit(
-    model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0
+fit = lambda: training.fit(
+    model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0,
+    checkpoint_dir=sys.argv[3],
 )
-print("losses", history.loss.iloc[0], history.loss.iloc[-1])
+history = fit()
+assert np.isfinite(history).all(axis=None), history
+assert all(np.isfinite(weight).all() for weight in model.get_weights())
+assert history.loss.iloc[-1] < history.loss.iloc[0]
+logits = model.predict(pipeline.dataset(validation, batch_size=5), verbose=0)
+assert (logits.argmax(axis=1) == validation.labels).mean() == history.val_accuracy.max()
+assert fit().equals(history)
 """
 
 
-def test_two_devices_share_each_batch(demo_folder):
-    run = subprocess.run(
-        [sys.executable, "-c", MIRRORED, str(demo_folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    first, last = map(float, run.stdout.splitlines()[-1].split()[1:])
-    assert last < first
+def test_devices_share_each_batch_whatever_is_left_over(demo_folder, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MIRRORED, str(demo_folder), count, str(tmp_path / count)],
+            env=environment,
+            **streams,
+        )
+        for count in ("2", "4")
+    ]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+        assert "This run is finished." in output

@@ -1,0 +1,93 @@
+"""Tests of eurosat_helpers.devices, and of what an import of TensorFlow prints."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from jupyter_client.manager import start_new_kernel
+
+from eurosat_helpers import devices
+
+
+def test_devices_are_named_with_their_precision(capsys):
+    strategy = devices.set_up(seed=0)
+    assert strategy.num_replicas_in_sync == max(1, len(tf.config.list_physical_devices("GPU")))
+    named = devices.precision().replace("_", " ")
+    assert named in {"float32", "mixed bfloat16", "mixed float16"}
+    assert capsys.readouterr().out == f"Training on {devices.hardware()}, {named}\n"
+
+
+def test_processor_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    assert devices.hardware().endswith(", 8 cores")
+    assert devices.precision() == "float32"
+    text = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t: avx2{}\nmodel name\t: other\n"
+    devices.CPUINFO.write_text(text.format(""))
+    assert devices.hardware() == "AMD EPYC 7B13, 8 cores"
+    assert devices.precision() == "float32"
+    devices.CPUINFO.write_text(text.format(" avx512_bf16"))
+    assert devices.precision() == "mixed_bfloat16"
+
+
+def test_every_gpu_takes_memory_as_needed_and_a_second_call_is_harmless(monkeypatch):
+    grown = []
+
+    def grow(gpu, enable):
+        grown.append((gpu, enable))
+        if gpu == "used":
+            raise RuntimeError("Physical devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["used", kind])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
+    devices.allow_growth()
+    assert grown == [("used", True), ("GPU", True)]
+
+
+ABORTS = """
+import os
+os.write(2, b"F0000 compiled to use AVX instructions, but these aren't available\\n")
+os.abort()
+"""
+
+
+@pytest.fixture
+def without_avx(tmp_path):
+    """An environment whose TensorFlow aborts as it does on a processor without AVX."""
+    (tmp_path / "tensorflow.py").write_text(ABORTS)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": ""}
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # set by the import of the package in this process
+
+
+@pytest.mark.usefixtures("clean")
+def test_last_words_of_tensorflow_reach_the_terminal(without_avx):
+    del without_avx["TF_CPP_MIN_LOG_LEVEL"]
+    run = subprocess.run(
+        [sys.executable, "-c", "from eurosat_helpers import models"],
+        env=without_avx,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode < 0
+    assert "compiled to use AVX instructions" in run.stderr
+
+
+@pytest.mark.usefixtures("clean")
+def test_last_words_of_tensorflow_in_a_notebook_reach_the_log_of_the_server(without_avx, tmp_path):
+    del without_avx["TF_CPP_MIN_LOG_LEVEL"]
+    with (tmp_path / "log").open("w") as log:
+        manager, client = start_new_kernel(env=without_avx, stderr=log)
+        client.execute("from eurosat_helpers import models")
+        assert manager.provisioner.process.wait(60) < 0
+        client.stop_channels()
+        manager.cleanup_resources()
+    assert "compiled to use AVX instructions" in (tmp_path / "log").read_text()
