@@ -27,17 +27,17 @@ _HALLS = ((236, 236, 238), (150, 154, 166), (222, 206, 190), (112, 116, 130), (1
 
 _GROUNDS = {  # colors, how many of them, pixels of a field, bend, hedges, texture
     "AnnualCrop": (_SOIL + _GREEN, 6, 24, 1, 0.2, 2),
-    "Forest": (_GREEN, 1, 999, 0, 0, 4),
+    "Forest": (_GREEN[:3], 1, 999, 0, 0, 4),
     "HerbaceousVegetation": (_HEATH, 2, 24, 12, 0, 10),
     "Industrial": (_HALLS + _GREEN[:1], 6, 9, 0, 0.4, 5),
     "Pasture": (_GRASS, 1, 18, 5, 0.7, 2),
     "PermanentCrop": (_SOIL + _GRASS[:1], 3, 18, 2, 0, 3),
-    "Residential": (_ROOFS + _GREEN + _GREEN, 6, 4, 3, 0.2, 4),
+    "Residential": (_ROOFS + _GREEN, 6, 4, 3, 0.2, 4),
     "SeaLake": (_WATER, 1, 999, 0, 0, 0.8),
 }
 _LINES = {  # colors, least and most pixels across, bend, most lines
-    "Highway": (_HALLS[3:], 2, 4, 3, 3),
-    "River": (_WATER, 9, 24, 7, 1),
+    "Highway": (_HALLS[1:3], 3, 5, 3, 3),
+    "River": (_WATER, 12, 26, 7, 1),
 }
 
 
@@ -83,7 +83,7 @@ def write(folder: str | os.PathLike[str], tiles_per_class: int, *, seed: int = 0
 
 def _paint(rng: Generator, class_name: str) -> np.ndarray:
     """One tile, uint8 of shape (64, 64, 3)."""
-    around = ("AnnualCrop", "Forest", "HerbaceousVegetation", "Pasture")
+    around = ("AnnualCrop", "HerbaceousVegetation", "Pasture", "Pasture")
     ground = rng.choice(around) if class_name in _LINES else class_name
     colors, count, size, bend, hedges, texture = _GROUNDS[ground]
     colors = np.array(colors, float)[rng.integers(len(colors), size=count)]
@@ -100,7 +100,7 @@ def _paint(rng: Generator, class_name: str) -> np.ndarray:
         image = image + texture * rng.random() * _noise(rng, cells)[..., None]
     if class_name == "PermanentCrop":
         dots = np.cos(1.6 * along) + np.cos(1.6 * across) * (rng.random() < 0.7)
-        image = _blend(image, _GREEN[1], np.clip(dots, 0, 0.6))
+        image = _blend(image, _GREEN[1], np.clip(dots, 0, 0.8))
     elif class_name in _LINES:
         palette, least, most, bend, lines = _LINES[class_name]
         color, width = palette[rng.integers(len(palette))], rng.uniform(least, most)

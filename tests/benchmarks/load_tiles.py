@@ -21,10 +21,14 @@ REPEATS = 3
 TARGETS = {"first load, s": 10, "second load, s": 1, "peak memory, MB": 700}
 
 LOAD = """
-import json, resource, sys, time
+import json, sys, time
 from eurosat_helpers import data
 
-def peak():  # megabytes; Linux counts in kilobytes and macOS in bytes
+def peak():  # megabytes; Linux counts in kilobytes, macOS and Windows in bytes
+    if sys.platform == "win32":
+        import psutil
+        return psutil.Process().memory_info().peak_wset / 1e6
+    import resource
     unit = 1e6 if sys.platform == "darwin" else 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
