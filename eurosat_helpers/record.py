@@ -120,27 +120,31 @@ def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
     Raises:
         ValueError: If none fits; the message says what is wrong with each.
     """
-    fit, problems = {}, []
+    fit, problems = {}, {}
     for directory in directories:
         try:
             metadata, test_names = read(directory)
         except (OSError, ValueError) as error:
-            problems.append(str(error).rstrip("."))
+            problems[directory] = str(error).rstrip(".")
             continue
         absent = len(set(test_names).difference(tiles.names.tolist()))
         if metadata["class_names"] != list(tiles.class_names):
-            problems.append(f"`{directory}` has classes {', '.join(metadata['class_names'])}")
+            problem = f"has classes {', '.join(metadata['class_names'])}"
         elif (metadata["data_source"] == DEMO_SOURCE) != tiles.demo:
-            problems.append(f"`{directory}` was trained on {metadata['data_source']}")
+            problem = f"was trained on {metadata['data_source']}"
         elif absent:
-            problems.append(f"`{directory}` was tested on {absent:,} tiles that are not among them")
+            problem = f"was tested on {absent:,} tiles that are not among them"
         else:
             fit[directory] = directory.name != SHIPPED, metadata["date"]
+            continue
+        problems[directory] = f"`{directory}` {problem}"
     if not fit:
         raise ValueError(
             f"No saved model fits these tiles with classes {', '.join(tiles.class_names)}: "
-            f"{'; '.join(problems) or 'there is none'}. Run training.ipynb with these tiles first."
+            f"{'; '.join(problems.values()) or 'there is none'}. Run training.ipynb with these "
+            "tiles first."
         )
-    if problems:
-        print(f"Not used: {'; '.join(problems)}.")
+    passed = [text for path, text in problems.items() if path.name not in (SHIPPED, "demo")]
+    if passed:
+        print(f"Not used: {'; '.join(passed)}.")
     return max(fit, key=fit.get)

@@ -135,7 +135,11 @@ def test_newest_model_that_fits_is_chosen_and_the_shipped_one_last(tmp_path, cap
     assert record.choose([shipped], tiles()) == shipped
     older, newer = fake(tmp_path / "b", date="2025"), fake(tmp_path / "a", date="2026")
     assert record.choose([older, newer, shipped], tiles()) == newer
-    assert capsys.readouterr().out == ""
+    demo = fake(tmp_path / "demo", data_source="demo tiles")
+    other = fake(tmp_path / "other" / "eurosat_cnn", class_names=["A", "B"])
+    assert record.choose([demo, newer, other], tiles()) == newer
+    assert record.choose([demo, newer, other], tiles(source="demo tiles")) == demo
+    assert "Not used: `" + str(newer) in capsys.readouterr().out.splitlines()[0]
     shutil.rmtree(newer)
     for changes, problem in (
         ({"class_names": ["Forest", "Water"]}, "has classes Forest, Water"),

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -124,9 +125,14 @@ def test_training_that_is_killed_at_any_moment_ends_as_an_uninterrupted_one(
     assert {path.suffix for path in kept.iterdir() if path.name != ".lock"} == {".npz"}
 
 
-def test_two_at_once_save_to_the_same_name(processes, demo_folder, uninterrupted, tmp_path):
+@pytest.mark.parametrize("trained", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_two_at_once_save_to_the_same_name(
+    trained, processes, demo_folder, uninterrupted, tmp_path
+):
     model = tmp_path / "model"
     arguments = demo_folder, tmp_path / "kept", model
+    if trained:
+        shutil.copytree(uninterrupted.parent / "kept", tmp_path / "kept")
     run_all(*(processes.Process(target=work, args=arguments) for _ in range(2)))
     pd.testing.assert_frame_equal(history(model), history(uninterrupted))
     classifier = artifact.load(model)
@@ -177,6 +183,7 @@ def test_two_at_once_make_the_same_cache(processes, folder, demo_folder, capsys)
     assert {path.name for path in folder.iterdir()} == {CACHE, "2750"}
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_model(processes, demo_folder, uninterrupted, tmp_path):
     arguments = demo_folder, tmp_path / "kept", tmp_path / "model", 1
     run_all(processes.Process(target=work, args=arguments))
