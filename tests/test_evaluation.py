@@ -104,3 +104,18 @@ def test_predictions_table_has_one_row_per_tile():
 def test_predictions_table_refuses_lengths_that_differ(names, truth, columns):
     with pytest.raises(ValueError, match=r"`probabilities` must have shape .* and `truth` "):
         evaluation.predictions_table(names, truth, np.full((1, columns), 0.5), ["Forest", "River"])
+
+
+def test_robustness_compares_states_of_the_same_tiles():
+    labels = np.array([0, 1, 1, 0])
+    sure, unsure = np.array([0.95, 0.05]), np.array([0.6, 0.4])
+    answers = {"clean": np.array([sure, sure[::-1], unsure[::-1], unsure]), "dark": [unsure] * 4}
+    answers["dark"] = np.array(answers["dark"])
+    table = evaluation.robustness(labels, answers, threshold=0.9)
+    assert table.index.tolist() == ["clean", "dark"]
+    assert table["accuracy"].tolist() == [1, 0.5]
+    assert table["sure"].tolist() == [0.5, 0]
+    assert table["right_when_sure"].tolist()[0] == 1
+    assert pd.isna(table["right_when_sure"].iloc[1])
+    clean = evaluation.scores(labels, answers["clean"])
+    assert table["calibration_error"].iloc[0] == clean["calibration_error"]
