@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import keras
 import pandas as pd
 from IPython.utils.capture import capture_output
 from keras_tuner.engine.base_tuner import BaseTuner
@@ -64,7 +63,6 @@ class _Tuner(BaseTuner):
             row = json.loads(file.read_text())
         else:
             number = int(trial.trial_id) + 1
-            keras.utils.clear_session()  # else the graphs of all trials pile up
             model = models.build_cnn(**network, **chosen_network, seed=fit["seed"])
             with capture_output():  # `fit` reports every epoch
                 history = training.fit(model, train, validation, **fit)
