@@ -29,9 +29,10 @@ def test_record_is_of_the_real_tiles(shipped):
 
 
 def test_readme_states_the_accuracy_and_the_command_of_the_record(shipped):
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert f"{shipped.metadata['scores']['test']['accuracy']:.2%}".replace("%", " %") in readme
-    assert shipped.metadata["command"] in readme
+    for name in ("README.md", "docs/results.md"):
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        assert f"{shipped.metadata['scores']['test']['accuracy']:.2%}".replace("%", " %") in text
+    assert shipped.metadata["command"] in text
 
 
 def test_no_path_of_a_machine_is_shipped():

@@ -105,7 +105,7 @@ def test_interrupted_cell_runs_again_and_ends_as_the_uninterrupted_run(
             np.testing.assert_array_equal(weight, same)
 
     assert_same(first, history)
-    (file,) = (tmp_path / "my_model").iterdir()
+    (file,) = (tmp_path / "my_model").glob("*.npz")
     for model in (first, build_small(parts, seed=None)):  # the run is finished
         assert_same(model, fit_small(model, parts, **options))
         assert f"Delete `{file}` to train from scratch." in capsys.readouterr().out
@@ -116,7 +116,7 @@ def test_interrupted_cell_runs_again_and_ends_as_the_uninterrupted_run(
     file.unlink()
     with pytest.raises(ValueError, match="build the model again first"):
         fit_small(first, parts, **options)
-    assert list(file.parent.iterdir()) == []
+    assert not list(file.parent.glob("*.npz"))
 
 
 CELLS = """
@@ -214,12 +214,13 @@ def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
             layer.momentum = 1.0
     # On the way from one tile to another the class changes, elsewhere in half precision.
     classes = predicted(model, demo_tiles.images)
-    first, last = demo_tiles.images[[0, np.flatnonzero(classes != classes[0])[0]]].astype(float)
-    shares = np.linspace(0, 1, 400).reshape(-1, 1, 1, 1)
-    images = np.rint(first + shares * (last - first)).astype(np.uint8)
+    first, others = demo_tiles.images[0].astype(float), np.flatnonzero(classes != classes[0])[:10]
+    shares = np.linspace(0, 1, 200).reshape(-1, 1, 1, 1)
+    ways = [first + shares * (demo_tiles.images[other] - first) for other in others]
+    images = np.rint(np.concatenate(ways)).astype(np.uint8)
     validation = dataclasses.replace(demo_tiles, images=images, labels=predicted(model, images))
     with training._computing_in("mixed_bfloat16", model):
-        assert 0 < (predicted(model, images) != validation.labels).sum() < 20
+        assert 0 < (predicted(model, images) != validation.labels).sum() < 200
     history = fit_small(
         model, (train, validation), epochs=1, learning_rate=0.0, batch_size=50, policy=policy
     )
@@ -311,6 +312,7 @@ assert fit().equals(history)
 """
 
 
+@pytest.mark.slow
 def test_devices_share_each_batch_whatever_is_left_over(demo_folder, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
