@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,7 @@ def save_again_and_again(directory, times) -> None:
     model = build_model()
     for number in range(times):
         save(model, directory, temperature=TEMPERATURES[number % 2])
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("times", [8, pytest.param(60, marks=pytest.mark.slow)])
@@ -161,6 +163,7 @@ def test_model_that_is_loaded_while_another_process_saves_is_of_one_save(
     process.start()
     seen = []
     while process.is_alive():
+        time.sleep(random.uniform(0, 0.1))  # at all moments of a save
         classifier = artifact.load(tmp_path / "model")
         seen.append(classifier.metadata["temperature"])
         wanted = softmax(np.asarray(logits, "float64") / seen[-1], axis=1)
@@ -262,5 +265,5 @@ def test_full_disk_ends_in_an_error_that_says_so_and_changes_nothing(demo_folder
         assert "No space left on device" in error
         assert str(tmp_path) in error
     assert tiles == 60
-    assert "Working without a cache" in run.stdout
+    assert re.search(r"No cache: cannot write|Working without a cache", run.stdout)
     assert unchanged
