@@ -147,5 +147,5 @@ def test_imagenet_weights_separate_the_demo_tiles(parts):
     name = "mobilenet_7_5_224_tf_no_top.h5"
     if not (home / name).is_file():
         pytest.skip(f"needs {name} in the Keras cache, {home}")
-    table, *_ = transfer.compare_bases([SMALL], *parts, seed=0, **{**HEAD, "epochs": 10})
+    table, *_ = transfer.compare_bases([SMALL], *parts, seed=0, **{**HEAD, "epochs": 30})
     assert table.loc[SMALL, "validation accuracy"] > 0.8
