@@ -16,6 +16,7 @@ NOTEBOOK = PROJECT / "examples" / "improvements.ipynb"
 SHRINK = """\
 import functools
 import keras
+import keras_tuner
 
 def build_small(*, include_top, weights, input_shape):
     inputs = keras.Input(input_shape)
@@ -25,6 +26,11 @@ def build_small(*, include_top, weights, input_shape):
 
 bases.BASES["MobileNet_0.75"] = bases._Base(build_small, 32, (127.5,) * 3, 127.5)
 models.build_cnn = functools.partial(models.build_cnn, stem_width=8, widths=(8,), blocks=(1,))
+space = keras_tuner.HyperParameters()
+space.Float("learning_rate", 1e-3, 1e-2)
+for name, value in {"batch_size": 32, "stages": 1, "width": 8}.items():
+    space.Choice(name, [value])
+tuning._default_space = lambda: space
 print("smaller")
 """
 
