@@ -16,7 +16,7 @@ from eurosat_helpers import checkpoint
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-class ProgressLine:
+class _ProgressLine:
     """A line of text that is rewritten in place in a notebook, and printed again elsewhere.
 
     A saved notebook keeps one line; a bar of carriage returns would leave hundreds.
@@ -54,7 +54,7 @@ class Epochs(keras.callbacks.Callback):
         super().__init__()
         self.validate, self.run, self.epochs, self.steps = validate, run, epochs, steps
         self.rows, self.best = np.empty((0, len(COLUMNS))), [np.array(-np.inf)]
-        self.line, self.validation = ProgressLine(), ""
+        self.line, self.validation = _ProgressLine(), ""
 
     def start(self) -> int:
         """Restore the state of the run, or write the initial one; return the epochs done."""

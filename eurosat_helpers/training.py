@@ -64,6 +64,28 @@ def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
             layer.dtype_policy = was
 
 
+def compile_model(
+    model: keras.Model,
+    *,
+    steps: int,
+    warmup_steps: int,
+    learning_rate: float,
+    weight_decay: float,
+    label_smoothing: float,
+) -> None:
+    """Compile for `steps` batches as `fit` does; the arguments that both have are the same."""
+    # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
+    warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else learning_rate, steps - warmup_steps, **warmup
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    # Decay is for kernels, not for the scales and shifts of batch normalization.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
+    model.compile(optimizer, loss, metrics=["accuracy"])
+
+
 def fit(
     model: keras.Model,
     train: Tiles,
@@ -135,25 +157,19 @@ def fit(
             del settings[name]
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
     steps = math.ceil(len(train) / batch_size)
-    warmup, strategy = int(warmup_fraction * epochs * steps), model.distribute_strategy
+    strategy = model.distribute_strategy
     with strategy.scope():
         validate = _validation(model, validation, label_smoothing)
     log = progress.Epochs(validate, run, epochs=epochs, steps=steps)
     with strategy.scope(), _computing_in(policy, model):
-        # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else learning_rate,
-            epochs * steps - warmup,
-            warmup_target=learning_rate if warmup else None,
-            warmup_steps=warmup,
+        compile_model(
+            model,
+            steps=epochs * steps,
+            warmup_steps=int(warmup_fraction * epochs * steps),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
         )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
-        # Decay is for kernels, not for the scales and shifts of batch normalization.
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=label_smoothing
-        )
-        model.compile(optimizer, loss, metrics=["accuracy"])
         model.optimizer.build(model.trainable_variables)
         done = log.start()
         if done == epochs:

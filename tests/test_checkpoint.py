@@ -54,7 +54,7 @@ def test_state_comes_back_as_it_was(run):
         np.testing.assert_array_equal(one, same)
     for one, same in zip(before, variables, strict=True):
         np.testing.assert_array_equal(one, same)
-    assert [path.name for path in run.file.parent.glob("[!.]*")] == [run.file.name]
+    assert {path.name for path in run.file.parent.iterdir()} == {".lock", run.file.name}
 
 
 def test_same_run_finds_its_file_and_any_other_does_not(demo_tiles):

@@ -4,7 +4,7 @@ from eurosat_helpers import progress
 
 
 def test_line_is_printed_again_outside_of_a_notebook(capsys):
-    line = progress.ProgressLine()
+    line = progress._ProgressLine()
     line.show("one")
     line.show("two")
     assert capsys.readouterr().out == "one\ntwo\n"

@@ -116,7 +116,7 @@ def test_interrupted_cell_runs_again_and_ends_as_the_uninterrupted_run(
     file.unlink()
     with pytest.raises(ValueError, match="build the model again first"):
         fit_small(first, parts, **options)
-    assert not list(file.parent.glob("*.npz"))
+    assert [path.name for path in file.parent.iterdir()] == [".lock"]
 
 
 CELLS = """
@@ -220,7 +220,7 @@ def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
     images = np.rint(np.concatenate(ways)).astype(np.uint8)
     validation = dataclasses.replace(demo_tiles, images=images, labels=predicted(model, images))
     with training._computing_in("mixed_bfloat16", model):
-        assert 0 < (predicted(model, images) != validation.labels).sum() < 200
+        assert 0 < (predicted(model, images) != validation.labels).sum() < 100
     history = fit_small(
         model, (train, validation), epochs=1, learning_rate=0.0, batch_size=50, policy=policy
     )

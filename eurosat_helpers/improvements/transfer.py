@@ -78,14 +78,14 @@ def fit_head(
         copies = [type(layer).from_config(layer.get_config()) for layer in trained]
         head = keras.Sequential([keras.Input(pool.output.shape[1:]), *copies])
         head.set_weights([array for layer in trained for array in layer.get_weights()])
-        warmup = int(0.15 * steps)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, steps - warmup, warmup_target=learning_rate, warmup_steps=max(1, warmup)
+        training.compile_model(
+            head,
+            steps=steps,
+            warmup_steps=int(0.15 * steps),
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
         )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=["bias"])
-        loss = keras.losses.CategoricalCrossentropy(True, label_smoothing)  # of logits
-        head.compile(optimizer, loss, metrics=["accuracy"])
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )

@@ -142,10 +142,11 @@ def test_comparison_refuses_names_before_it_trains(parts, names):
         transfer.compare_bases(names, *parts, weights=None, seed=0, **HEAD)
 
 
-def test_imagenet_weights_separate_the_demo_tiles(parts):
+def test_imagenet_weights_separate_the_demo_tiles(demo_tiles):
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
     name = "mobilenet_7_5_224_tf_no_top.h5"
     if not (home / name).is_file():
         pytest.skip(f"needs {name} in the Keras cache, {home}")
-    table, *_ = transfer.compare_bases([SMALL], *parts, seed=0, **{**HEAD, "epochs": 30})
+    parts = data.split(demo_tiles)[:2]  # all of them: an accuracy on 15 tiles is noise
+    table, *_ = transfer.compare_bases([SMALL], *parts, seed=0, **{**HEAD, "epochs": 10})
     assert table.loc[SMALL, "validation accuracy"] > 0.8
