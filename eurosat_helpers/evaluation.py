@@ -58,21 +58,17 @@ def robustness(
 
     Returns:
         One row per key of `answers`: `accuracy`, `sure` (share of the tiles with at least the
-        confidence `threshold`), `right_when_sure` (accuracy of these; None if there is none) and
+        confidence `threshold`), `right_when_sure` (accuracy of these; NaN if there is none) and
         `calibration_error`, as in `scores`.
     """
-    rows = {}
-    for name, probabilities in answers.items():
-        row = scores(labels, probabilities)
-        sure = probabilities.max(axis=1) >= threshold
+    rows = []
+    for probabilities in answers.values():
+        summary, sure = scores(labels, probabilities), probabilities.max(axis=1) >= threshold
         right = probabilities[sure].argmax(axis=1) == labels[sure]
-        rows[name] = {
-            "accuracy": row["accuracy"],
-            "sure": float(sure.mean()),
-            "right_when_sure": float(right.mean()) if sure.any() else None,
-            "calibration_error": row["calibration_error"],
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        right_when_sure = right.mean() if sure.any() else np.nan
+        rows += [(summary["accuracy"], sure.mean(), right_when_sure, summary["calibration_error"])]
+    columns = ["accuracy", "sure", "right_when_sure", "calibration_error"]
+    return pd.DataFrame(rows, index=list(answers), columns=columns)
 
 
 def per_class(

@@ -66,7 +66,6 @@ def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
 
 def compile_model(
     model: keras.Model,
-    *,
     steps: int,
     warmup_steps: int,
     learning_rate: float,
@@ -162,13 +161,9 @@ def fit(
         validate = _validation(model, validation, label_smoothing)
     log = progress.Epochs(validate, run, epochs=epochs, steps=steps)
     with strategy.scope(), _computing_in(policy, model):
+        total = epochs * steps
         compile_model(
-            model,
-            steps=epochs * steps,
-            warmup_steps=int(warmup_fraction * epochs * steps),
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
+            model, total, int(warmup_fraction * total), learning_rate, weight_decay, label_smoothing
         )
         model.optimizer.build(model.trainable_variables)
         done = log.start()

@@ -118,5 +118,7 @@ def test_robustness_compares_states_of_the_same_tiles():
     assert table["sure"].tolist() == [0.5, 0]
     assert table["right_when_sure"].tolist()[0] == 1
     assert pd.isna(table["right_when_sure"].iloc[1])
+    rows = json.loads(json.dumps(table.replace({np.nan: None}).to_dict("index"), allow_nan=False))
+    assert rows["dark"]["right_when_sure"] is None
     clean = evaluation.scores(labels, answers["clean"])
     assert table["calibration_error"].iloc[0] == clean["calibration_error"]

@@ -79,12 +79,7 @@ def fit_head(
         head = keras.Sequential([keras.Input(pool.output.shape[1:]), *copies])
         head.set_weights([array for layer in trained for array in layer.get_weights()])
         training.compile_model(
-            head,
-            steps=steps,
-            warmup_steps=int(0.15 * steps),
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
+            head, steps, int(0.15 * steps), learning_rate, weight_decay, label_smoothing
         )
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
