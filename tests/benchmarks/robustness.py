@@ -1,0 +1,47 @@
+"""Measure what a saved model makes of changed test tiles, and of images that are no land cover.
+
+Run `python tests/benchmarks/robustness.py [FOLDER]` where the environment variable EUROSAT_ARCHIVE
+names EuroSAT.zip, or the zip lies in `EuroSAT/`; FOLDER is that of the saved model, by default
+the shipped one. The tiles are 2,700 of its test tiles, drawn with seed 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from eurosat_helpers import artifact, corruptions, data, evaluation
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    """Print a table per strength, and the share of other images that is answered as sure."""
+    folder = sys.argv[1] if len(sys.argv) > 1 else PROJECT / "saved_model" / "eurosat_cnn"
+    classifier = artifact.load(folder)
+    threshold = classifier.metadata["confidence_threshold"]["threshold"]
+    tiles = data.select(data.load(PROJECT / "EuroSAT"), classifier.test_names)
+    tiles = data.sample(tiles, min(2700, len(tiles)), seed=0)
+    for strength in (1, 2, 3):
+        answers = {"unchanged": classifier.predict(tiles.images)}
+        for name in corruptions.CORRUPTIONS:
+            changed = corruptions.corrupt(tiles.images, name, strength=strength)
+            answers[name] = classifier.predict(changed)
+        table = evaluation.robustness(tiles.labels, answers, threshold)
+        table.loc["mean of the changes"] = table.drop(index="unchanged").mean()
+        print(f"\nstrength {strength}, {len(tiles)} tiles\n{table.round(3).to_string()}")
+    rng = np.random.default_rng(0)
+    others = {
+        "one flat color": np.ones((500, 64, 64, 1)) * rng.integers(1, 256, (500, 1, 1, 3)),
+        "uniform noise": rng.integers(1, 256, (500, 64, 64, 3)),
+        "black": np.zeros((1, 64, 64, 3)),
+    }
+    for name, images in others.items():
+        sure = classifier.predict(images.astype(np.uint8)).max(axis=1) >= threshold
+        print(f"{name}: answered as sure {sure.mean():.1%}")
+
+
+if __name__ == "__main__":
+    main()
