@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow as tf
 from keras import layers
 
-from eurosat_helpers.augmentation import RandomSymmetry
+from eurosat_helpers.augmentation import RandomAppearance, RandomSymmetry
 
 tf.get_logger().setLevel("ERROR")  # else a notebook shows notes on retracing and on exports
 
@@ -78,6 +78,7 @@ def build_cnn(
     l2: float = 1e-5,
     dropout: float = 0.1,
     hidden: Sequence[int] = (),
+    changed: float = 0.0,
     seed: int | None = None,
 ) -> keras.Model:
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
@@ -96,6 +97,7 @@ def build_cnn(
         l2: L2 regularization of the kernels of convolutions and hidden dense layers.
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
+        changed: Share of the tiles that `RandomAppearance` changes in training.
         seed: Seed of the initial weights, augmentation and dropout: the same seed gives the same
             network each time. `None` takes seeds from Keras' global one, other ones each time.
 
@@ -135,8 +137,10 @@ def build_cnn(
         return FusedBatchNormalization(name=f"{name}-normalization")(x)
 
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
-    x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(images)
-    x = RandomSymmetry(seed=next_seed(), name="augmentation")(x)
+    x = RandomSymmetry(seed=next_seed(), name="augmentation-symmetry")(images)
+    if changed:
+        x = RandomAppearance(changed, seed=next_seed(), name="augmentation-appearance")(x)
+    x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(x)
     x = layers.ReLU(name="stem-relu")(convolve(x, stem_width, 4, "stem", strides=2))
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
         for block in range(1, depth + 1):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from eurosat_helpers.data import Tiles
 
@@ -18,6 +20,7 @@ def dataset(
     shuffle_seed: int | None = None,
     epochs: range = range(1),
     mixup: float = 0.0,
+    jpeg: float = 0.0,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
@@ -34,6 +37,8 @@ def dataset(
             so that training can resume at any epoch.
         mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 disables it.
+        jpeg: Share of the tiles that are saved once more as JPEG, with a quality of 30 to 96 and
+            full or halved color resolution. A layer could not do it: each tile has its own tables.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
             the mean of those of its classes, in the proportions of its label.
         replicas: Devices that share each batch. Repeated tiles of weight 0 fill up a batch that
@@ -47,8 +52,8 @@ def dataset(
         raise ValueError("`tiles` must hold at least one tile. Received: none.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-    if mixup and shuffle_seed is None:
-        raise ValueError("`shuffle_seed` must be a number if `mixup` is not 0. Received: None.")
+    if (mixup or jpeg) and shuffle_seed is None:
+        raise ValueError("`mixup` and `jpeg` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
     known = class_weight or {}
     weight_of_class = np.array([known.get(label, 1) for label in range(classes)], np.float32)
@@ -60,15 +65,21 @@ def dataset(
             index = tf.random.experimental.stateless_shuffle(index, (shuffle_seed, epoch))
         return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
 
-    def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tiles.images[index], tiles.labels[index]
+    def take(step: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images = tiles.images[index]
+        if jpeg:
+            rng = np.random.default_rng([shuffle_seed, int(step)])
+            for position in np.flatnonzero(rng.random(len(index)) < jpeg):
+                images[position] = _saved_as_jpeg(images[position], rng)
+        return images, tiles.labels[index]
 
     def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = tf.size(index)
         position = tf.range(size + -size % replicas)
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
-        images, labels = tf.numpy_function(take, [index], (tiles.images.dtype, tiles.labels.dtype))
+        types = tiles.images.dtype, tiles.labels.dtype
+        images, labels = tf.numpy_function(take, [step, index], types)
         images.set_shape((None, *tiles.images.shape[1:]))
         labels.set_shape((None,))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(labels, classes)
@@ -89,6 +100,13 @@ def dataset(
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(2)
     )
+
+
+def _saved_as_jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    encoded, subsampling = io.BytesIO(), ("4:4:4", "4:2:0")[rng.integers(2)]
+    quality = int(rng.integers(30, 97))
+    Image.fromarray(image).save(encoded, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(encoded))
 
 
 def _blend(

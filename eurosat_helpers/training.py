@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from eurosat_helpers import checkpoint, devices, models, pipeline, progress
+from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress
 from eurosat_helpers.data import Tiles
 
 EVALUATION_BATCH = 250  # tiles; larger than in training, since nothing is kept for gradients
@@ -40,12 +42,10 @@ def _validation(model: keras.Model, tiles: Tiles, smoothing: float) -> Callable[
 
 @contextlib.contextmanager
 def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision for a while; the weights stay float32.
-
-    Raw pixels are normalized in float32, and logits come out in it: a float16 softmax loses the
-    small probabilities.
-    """
-    full = [keras.layers.Normalization, models.FusedBatchNormalization]
+    """Compute in half precision for a while; the weights stay float32."""
+    # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
+    full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
+    full += [keras.layers.Normalization, models.FusedBatchNormalization]
     if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
         full.append(keras.layers.DepthwiseConv2D)
     outputs = [model.get_layer(name) for name in model.output_names]
@@ -85,6 +85,15 @@ def compile_model(
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
+def _copy_weights(file: Path, model: keras.Model) -> str:
+    try:
+        model.set_weights(keras.saving.load_model(file, compile=False).get_weights())
+    except ValueError as error:
+        expected = "a `model.keras` of the same architecture"
+        raise ValueError(f"`start_from` must be {expected}. Received: {file}. {error}") from error
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def fit(
     model: keras.Model,
     train: Tiles,
@@ -97,6 +106,8 @@ def fit(
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
+    jpeg: float = 0.0,
+    start_from: str | os.PathLike[str] | None = None,
     warmup_fraction: float = 0.15,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
@@ -114,12 +125,14 @@ def fit(
         epochs: Passes over `train`.
         batch_size: Tiles per batch; several GPUs share it.
         learning_rate: Peak of the schedule.
-        seed: Seed of the shuffling and of mix-up.
+        seed: Seed of the order of the tiles, of `mixup` and of `jpeg`.
         weight_decay: Share of a kernel, times the learning rate, that each step subtracts from it
             (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
-        label_smoothing: Share of the label that is spread over all classes, 0 to below 1
-            (Szegedy et al., arXiv 1512.00567).
+        label_smoothing: Share of a label that all classes get (Szegedy et al., arXiv 1512.00567).
         mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles.
+        jpeg: See `pipeline.dataset`.
+        start_from: `model.keras` of a saved model with the same architecture, to train further;
+            `None` trains `model` as it is.
         warmup_fraction: Share of all batches over which the learning rate rises, 0 to below 1.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
             whatever its number of tiles, as in scikit-learn.
@@ -138,7 +151,7 @@ def fit(
         ValueError: If an argument is out of range, a checkpoint is damaged, or a new run would
             begin with a model that another run has trained.
     """
-    settings = dict(locals())
+    settings = dict(list(locals().items())[3:])  # what follows the model and the tiles
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
@@ -148,12 +161,12 @@ def fit(
         labels = np.unique(train.labels)
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
+    if start_from is not None:
+        settings["start_from"] = _copy_weights(Path(start_from), model)
     policy = policy or devices.precision()
     run = None
-    if checkpoint_dir is not None:
+    if settings.pop("checkpoint_dir") is not None:
         settings |= {"class_weight": class_weight, "policy": policy}
-        for name in ("model", "train", "validation", "checkpoint_dir"):
-            del settings[name]
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
     steps = math.ceil(len(train) / batch_size)
     strategy = model.distribute_strategy
@@ -178,6 +191,7 @@ def fit(
                 shuffle_seed=seed,
                 epochs=range(done, epochs),
                 mixup=mixup,
+                jpeg=jpeg,
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
             )

@@ -1,6 +1,8 @@
 """Tests of eurosat_helpers.augmentation."""
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from eurosat_helpers import augmentation
@@ -20,23 +22,57 @@ def test_random_symmetry_draws_all_eight_symmetries_exactly_and_evenly():
     assert matches.sum(axis=1).min() > 400
 
 
-def test_random_symmetry_does_nothing_outside_training():
-    images = np.random.default_rng(0).random((4, 6, 6, 3), np.float32)
-    np.testing.assert_array_equal(augmentation.RandomSymmetry()(images, training=False), images)
+LAYERS = [augmentation.RandomSymmetry, lambda **kw: augmentation.RandomAppearance(0.5, **kw)]
 
 
-def test_random_symmetry_is_seeded():
-    images = np.random.default_rng(0).random((64, 6, 6, 3), np.float32)
-    one, same, other = (
-        augmentation.RandomSymmetry(seed=seed)(images, training=True).numpy() for seed in (1, 1, 2)
-    )
+def pixels(count=64, side=8):
+    return np.random.default_rng(0).integers(1, 256, (count, side, side, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("make", LAYERS, ids=["symmetry", "appearance"])
+def test_layer_is_seeded_and_does_nothing_outside_training(make):
+    images = pixels()
+    one, same, other = (make(seed=seed)(images, training=True).numpy() for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(make()(images, training=False), images)
 
 
-def test_random_symmetry_has_no_while_loop():
-    layer = augmentation.RandomSymmetry()
-    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(
-        tf.TensorSpec((None, 64, 64, 3))
+@pytest.mark.parametrize("make", LAYERS, ids=["symmetry", "appearance"])
+def test_layer_is_one_graph_without_a_loop_and_survives_saving(make, tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, make(seed=5)(images))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.layers[1].get_config() == model.layers[1].get_config()
+    graph = tf.function(lambda x: loaded(x, training=True)).get_concrete_function(
+        tf.TensorSpec((None, 8, 8, 3))
     )
     assert not [op.type for op in graph.graph.get_operations() if "While" in op.type]
+
+
+def test_random_appearance_changes_its_share_and_leaves_the_others_as_they_are():
+    images = pixels(2000)
+    drawn = augmentation.RandomAppearance(0.5, seed=1)(images, training=True).numpy()
+    changed = (drawn != images).any(axis=(1, 2, 3))
+    # A changed tile with none of the four changes is rare: 0.2 * 0.2 * 0.5 * 0.5.
+    assert 0.45 < changed.mean() < 0.55
+    assert drawn.min() >= 1
+    assert drawn.max() <= 255
+    # Every change is a new draw, and mild ones are as frequent as strong ones.
+    distance = np.abs(drawn - images).mean(axis=(1, 2, 3))[changed]
+    assert len(np.unique(distance)) == changed.sum()
+
+
+def test_random_appearance_removes_and_adds_haze_in_its_color():
+    flat = np.full((4000, 6, 6, 3), 120, np.float32)
+    drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
+    mean = drawn.mean(axis=(1, 2))
+    spread = np.diff(np.quantile(mean - mean.mean(axis=0), [0.1, 0.9], axis=0), axis=0)[0]
+    assert spread[0] < spread[1] < spread[2]  # red, green, blue
+    assert mean[:, 2].min() < 60 < 160 < mean[:, 2].max()
+
+
+def test_share_out_of_range_is_named():
+    with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\]. Received: 2"):
+        augmentation.RandomAppearance(2)

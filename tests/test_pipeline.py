@@ -99,9 +99,20 @@ def test_bad_batch_size_is_named(demo_tiles, batch_size):
         pipeline.dataset(demo_tiles, batch_size=batch_size)
 
 
-def test_mixup_without_a_seed_is_an_error(demo_tiles):
-    with pytest.raises(ValueError, match="`shuffle_seed` must be a number if `mixup` is not 0"):
-        pipeline.dataset(demo_tiles, batch_size=4, mixup=0.2)
+@pytest.mark.parametrize("option", ["mixup", "jpeg"])
+def test_random_change_without_a_seed_is_an_error(demo_tiles, option):
+    with pytest.raises(ValueError, match="`mixup` and `jpeg` need a `shuffle_seed`"):
+        pipeline.dataset(demo_tiles, batch_size=4, **{option: 0.2})
+
+
+def test_jpeg_saves_its_share_again_and_is_seeded(demo_tiles):
+    options = {"batch_size": 100, "shuffle_seed": 3, "jpeg": 0.25}
+    first, same = (np.concatenate([x for x, _ in batches(demo_tiles, **options)]) for _ in "ab")
+    np.testing.assert_array_equal(first, same)
+    plain = np.concatenate([x for x, _ in batches(demo_tiles, **{**options, "jpeg": 0.0})])
+    distance = np.abs(first - plain).mean(axis=(1, 2, 3))
+    assert 0.15 < (distance > 0).mean() < 0.35
+    assert distance.max() < 30  # the same tiles, in the same order
 
 
 def test_shares_of_mixup_are_draws_of_the_beta_distribution():

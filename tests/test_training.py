@@ -277,6 +277,25 @@ def test_bad_arguments_are_named(parts, options, message):
         fit_small(build_small(parts), parts, **options)
 
 
+def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(parts, tmp_path):
+    first, second = (build_small(parts, seed=seed) for seed in (1, 2))
+    file = tmp_path / "model.keras"
+    first.save(file)
+    options = {"epochs": 1, "learning_rate": 1e-9, "checkpoint_dir": tmp_path / "run"}
+    fit_small(second, parts, start_from=file, **options)
+    for one, other in zip(first.trainable_weights, second.trainable_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    build_small(parts, seed=3).save(file)  # another model under the same name
+    fit_small(build_small(parts, seed=2), parts, start_from=file, **options)
+    assert len(list((tmp_path / "run").glob("*.npz"))) == 2
+
+
+def test_model_to_start_from_must_have_the_same_architecture(parts, tmp_path):
+    build_small(parts, widths=(4,), blocks=(1,)).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="`start_from` must be a "):
+        fit_small(build_small(parts), parts, start_from=tmp_path / "model.keras")
+
+
 # --- several devices ---
 
 MIRRORED = """
