@@ -67,8 +67,10 @@ def test_base_computes_what_the_network_of_keras_does(name):
     wanted = original(preprocessed, training=False)
     assert np.ptp(wanted) > 0
     normalized = (pixels - np.array(base.mean, "float32")) / base.deviation
-    scale = np.abs(wanted).max()
-    np.testing.assert_allclose(copy(normalized, training=False), wanted, atol=1e-4 * scale)
+    # Rounding adds up to 2e-4 in the fifty layers of a random ResNet. Preprocessing that is off by
+    # half a grey level would give 3e-3 in VGG16 and more than 0.05 in the others.
+    distance = np.linalg.norm(copy(normalized, training=False) - wanted)
+    assert distance < 1e-3 * np.linalg.norm(wanted - np.mean(wanted))
     model = bases.build_transfer(name, num_classes=4, weights=None)
     assert (model.input_shape, model.output_shape) == ((None, 64, 64, 3), (None, 4))
     assert model.get_layer("base").output_shape[1] >= 2, "the tiles are too small for this base"
