@@ -9,11 +9,10 @@ import sys as _sys
 # TensorFlow takes GPU memory as it needs it, instead of all of it at once.
 _os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# TensorFlow logs to file descriptor 2 while it is imported, some lines before it reads its own log
-# level. A Jupyter kernel copies that descriptor into the notebook, so during the import these lines
-# go where the kernel's standard error went before: to the terminal or the log of the server, as do
-# TensorFlow's last words before an abort (a processor without AVX). With TF_CPP_MIN_LOG_LEVEL set
-# (0 shows why a GPU is not found), everything is in the notebook.
+# While it is imported, TensorFlow logs some lines before it reads its log level. A Jupyter kernel
+# shows them in the notebook, so they go where the kernel's standard error went before: the terminal
+# or the log of the server. With TF_CPP_MIN_LOG_LEVEL set (0 shows why a GPU is not found),
+# everything is in the notebook.
 if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
     _os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if (_server := getattr(_sys.stderr, "_original_stdstream_copy", None)) is not None:  # ipykernel

@@ -71,14 +71,10 @@ class Classifier:
         Raises:
             ValueError: If there is no image, or one is not as described; the message names it.
         """
-        if isinstance(encoded, bytes | str) or len(encoded) == 0:
-            raise ValueError(
-                "`encoded` must be a list with the bytes of at least one image. "
-                f"Received: {type(encoded).__name__} of length {len(encoded)}"
-            )
-        for i, item in enumerate(encoded):
-            if not isinstance(item, bytes):
-                raise ValueError(f"`encoded[{i}]` must be bytes. Received: {type(item).__name__}")
+        kinds = sorted({type(item).__name__ for item in encoded})
+        if kinds != ["bytes"]:
+            received = f"Received: {type(encoded).__name__} of {', '.join(kinds) or 'nothing'}"
+            raise ValueError(f"`encoded` must be a list of bytes, one or more images. {received}")
         rows = []
         for start in range(0, len(encoded), batch_size):
             batch = encoded[start : start + batch_size]
@@ -94,8 +90,9 @@ class Classifier:
                     f"Received: {_describe(encoded[position])}"
                 ) from None
         table = pd.DataFrame(np.concatenate(rows), columns=self.class_names)
-        table.insert(0, "label", table.idxmax(axis=1))
-        table.insert(1, "confidence", table[list(self.class_names)].max(axis=1))
+        label, confidence = table.idxmax(axis=1), table.max(axis=1)
+        table.insert(0, "label", label)
+        table.insert(1, "confidence", confidence)
         return table
 
     def card(self) -> pd.DataFrame:

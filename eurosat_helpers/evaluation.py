@@ -83,16 +83,14 @@ def predictions_table(
 
     Returns:
         `file`, `truth` (empty if not known), `prediction`, `confidence`, one column per class.
+
+    Raises:
+        ValueError: If the lengths differ.
     """
-    probabilities = np.asarray(probabilities)
-    truth = [""] * len(names) if truth is None else truth
-    expected = len(names), len(class_names)
-    if probabilities.shape != expected or len(truth) != len(names):
-        raise ValueError(
-            f"`probabilities` must have shape {expected} (names, class names), and `truth` "
-            f"{len(names)} entries. Received: shape {probabilities.shape} and {len(truth)} entries."
-        )
-    table = pd.DataFrame({"file": list(names), "truth": list(truth)})
-    table["prediction"] = np.array(class_names)[probabilities.argmax(axis=1)]
-    table["confidence"] = probabilities.max(axis=1)
-    return table.join(pd.DataFrame(probabilities, columns=list(class_names)))
+    table = pd.DataFrame(probabilities, columns=list(class_names))
+    prediction, confidence = table.idxmax(axis=1), table.max(axis=1)
+    table.insert(0, "file", list(names))
+    table.insert(1, "truth", "" if truth is None else list(truth))
+    table.insert(2, "prediction", prediction)
+    table.insert(3, "confidence", confidence)
+    return table

@@ -13,10 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-from sklearn import metrics
 
 # Okabe and Ito, "Color Universal Design" (2008): distinct for color-blind readers too.
 BLUE, GREEN, ORANGE, VERMILLION, GRAY = "#0072B2", "#009E73", "#E69F00", "#D55E00", "#666666"
@@ -100,36 +98,6 @@ def prediction_grid(
         if threshold is not None and confidence < threshold:
             box = {"facecolor": ORANGE, "edgecolor": "none", "pad": 2}
             axes.text(0.05, 0.05, "unsure", transform=axes.transAxes, fontsize=8.5, bbox=box)
-    return figure
-
-
-def confusion_matrix(
-    truth: Sequence[str],
-    predictions: Sequence[str],
-    class_names: Sequence[str],
-    *,
-    title: str = "Confusion matrix",
-) -> Figure:
-    """Draw how many tiles of each true class get which prediction, N class names each.
-
-    Counts are texts, and shares of the true class are colors.
-    """
-    counts = metrics.confusion_matrix(truth, predictions, labels=list(class_names))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _charts(9, 7.5)
-    # The root makes the few mistakes of a good model visible.
-    style = {"cmap": "Blues", "im_kw": {"norm": PowerNorm(0.5, vmin=0, vmax=1)}, "colorbar": False}
-    drawn = metrics.ConfusionMatrixDisplay(shares, display_labels=class_names)
-    drawn.plot(ax=axes, **style)
-    for text, count, share in zip(drawn.text_.flat, counts.flat, shares.flat, strict=True):
-        color = "white" if share > 0.3 else "black" if count else "#bbbbbb"
-        text.set(text=f"{count:,}", fontsize=9, color=color)
-    axes.set(title=title, xlabel="prediction", ylabel="truth")
-    plt.setp(axes.get_xticklabels(), rotation=45, ha="right")
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    bar = figure.colorbar(drawn.im_, ax=axes, shrink=0.8, label="share of the true class")
-    bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0%", "1%", "5%", "20%", "50%", "100%"])
     return figure
 
 

@@ -352,16 +352,15 @@ def test_folder_that_is_filled_during_the_export_is_not_replaced(model, copy, mo
 # --- loading what is not complete ---
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
-)
-@pytest.mark.parametrize("kept", [0, 0.5])
-def test_truncated_saved_model_is_one_clear_error(copy, name, kept):
-    complete = (copy / name).read_bytes()
-    (copy / name).write_bytes(complete[: int(kept * len(complete))])
-    with pytest.raises(ValueError, match=r"SavedModel in `.*my_model` is damaged.*copy it again"):
-        artifact.load(copy)
+def test_truncated_saved_model_is_one_clear_error(copy):
+    for name in record.FILES[:3]:  # the graph and its weights
+        complete = (copy / name).read_bytes()
+        for kept in (0, len(complete) // 2):
+            (copy / name).write_bytes(complete[:kept])
+            with pytest.raises(ValueError, match=r"in `.*my_model` is damaged.*copy it again"):
+                artifact.load(copy)
+        (copy / name).write_bytes(complete)
+    assert artifact.load(copy).class_names == data.CLASS_NAMES
 
 
 def test_graph_of_other_classes_is_an_error(copy):

@@ -13,8 +13,6 @@ from eurosat_helpers import plots
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype="uint8")
 NAMES = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Pasture", "River", "SeaLake"]
-TRUTH = ["Forest"] * 1203 + ["River"] * 40
-PREDICTIONS = ["Forest"] * 1200 + ["River"] * 43
 RELIABILITY = pd.DataFrame(
     {
         "low": [0, 0.5],
@@ -28,9 +26,6 @@ FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
     "prediction_grid": lambda title: plots.prediction_grid(
         IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
-    ),
-    "confusion_matrix": lambda title: plots.confusion_matrix(
-        TRUTH, PREDICTIONS, ["Forest", "River"], title=title
     ),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
 }
@@ -131,21 +126,6 @@ def test_lists_that_do_not_fit_the_images_are_named(call, message):
 def test_a_grid_of_no_tiles_says_so():
     figure = plots.prediction_grid(IMAGES[:0], [], [], [], title="Mistakes")
     assert figure.get_suptitle() == "Mistakes (no tiles)"
-
-
-def test_confusion_matrix_writes_counts_and_colors_shares_of_the_truth():
-    figure = FIGURES["confusion_matrix"]("")
-    assert texts(figure) == ["1,200", "3", "0", "40"]
-    np.testing.assert_allclose(
-        figure.axes[0].images[0].get_array(), [[1200 / 1203, 3 / 1203], [0, 1]]
-    )
-    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("truth", "prediction")
-
-
-def test_confusion_matrix_takes_a_class_without_tiles():
-    figure = plots.confusion_matrix(["b"] * 3, ["a", "b", "b"], ["a", "b"])
-    shares = figure.axes[0].images[0].get_array()
-    np.testing.assert_allclose(shares, [[0, 0], [1 / 3, 2 / 3]])
 
 
 def test_reliability_diagram_leaves_out_empty_bins():
