@@ -6,15 +6,16 @@ Import the modules, not their names: `from eurosat_helpers import data, models`.
 import os as _os
 import sys as _sys
 
-# TensorFlow logs to file descriptor 2 while it is imported, some lines before it reads its own log
-# level. A Jupyter kernel copies that descriptor into the notebook, so during the import these lines
-# go where the kernel's standard error went before: the terminal or the log of the server. Nothing
-# is hidden, since TensorFlow's last words before an abort (a processor without AVX) come this way.
-# With TF_CPP_MIN_LOG_LEVEL set (0 shows why a GPU is not found), everything is in the notebook.
+# TensorFlow takes GPU memory as it needs it, instead of all of it at once.
+_os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+# While it is imported, TensorFlow logs some lines before it reads its log level. A Jupyter kernel
+# shows them in the notebook, so they go where the kernel's standard error went before: the terminal
+# or the log of the server. With TF_CPP_MIN_LOG_LEVEL set (0 shows why a GPU is not found),
+# everything is in the notebook.
 if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
     _os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    _server = getattr(_sys.stderr, "_original_stdstream_copy", None)  # of ipykernel's streams
-    if _server is not None:
+    if (_server := getattr(_sys.stderr, "_original_stdstream_copy", None)) is not None:  # ipykernel
         _notebook = _os.dup(2)
         _os.dup2(_server, 2)
         try:

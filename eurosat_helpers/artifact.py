@@ -12,6 +12,7 @@ import datetime
 import io
 import json
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+import yaml
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from eurosat_helpers import devices, export, files, record
@@ -64,6 +67,12 @@ def save(
         raise ValueError(f"`history` must have the column `seconds`. Received: {list(history)}")
     if not 0 < temperature < np.inf:
         raise ValueError(f"`temperature` must be a positive number. Received: {temperature}")
+    shapes = model.input_shape, model.output_shape
+    if shapes != (expected := ((None, *IMAGE_SHAPE), (None, len(test.class_names)))):
+        raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
+    style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
+    settings = yaml.safe_dump(dict(parameters), default_flow_style=True, **style).strip()
+    command = ["papermill", notebook, f"results/{Path(notebook).name}", "-y", settings]
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,
@@ -73,7 +82,7 @@ def save(
         "epochs": len(history),
         "seconds": round(float(history["seconds"].sum()), 1),
         "hardware": f"{devices.hardware()}, {devices.precision()}",
-        "command": record.command(notebook, parameters),
+        "command": shlex.join(command),
         "image_size": IMAGE_SHAPE[0],
         "input_range": [0, 255],
         "parameters": model.count_params(),
@@ -84,13 +93,9 @@ def save(
     }
     record.check(metadata, test.names)
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    shapes = model.input_shape, model.output_shape
-    if shapes != (expected := ((None, *IMAGE_SHAPE), (None, len(test.class_names)))):
-        raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
 
     directory.parent.mkdir(parents=True, exist_ok=True)
-    new = _beside(directory, "saving")
-    with _held(directory):
+    with _held(directory) as (new, old):
         record.check_replaceable(directory)
         try:
             export.write(model, new, class_names=test.class_names, temperature=temperature)
@@ -101,7 +106,7 @@ def save(
             history.to_csv(new / "history.csv", index=False)
             record.check_replaceable(directory)  # again: the export took seconds
             if directory.exists():
-                directory.rename(_beside(directory, "replaced"))
+                directory.rename(old)
             new.rename(directory)
         except (OSError, tf.errors.OpError) as error:
             raise OSError(f"Could not write `{directory}`; nothing was changed. {error}") from error
@@ -144,7 +149,6 @@ def load(
         metadata, test_names = record.read(directory)
         if tiles is not None:
             record.choose([directory], tiles)
-        devices.allow_growth()
         try:
             served = tf.saved_model.load(str(directory))
             outputs = served.signatures["serving_default"].structured_outputs["probabilities"]
@@ -170,30 +174,26 @@ def save_results(
     """
     csv, png = Path(directory) / "predictions.csv", Path(directory) / "predictions.png"
     figure.savefig(picture := io.BytesIO(), dpi=150)
-    csv.parent.mkdir(parents=True, exist_ok=True)
     files.write(png, picture.getbuffer())
     files.write(csv, table.to_csv(index=False, float_format="%.6f").encode())
     return csv, png
 
 
-def _beside(directory: Path, kind: str) -> Path:
-    return directory.with_name(f".{directory.name}.{kind}")
-
-
 @contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """Hold the lock of a folder; before and after, undo what a save left half done."""
-    with files.locked(_beside(directory, "lock")):
-        _undo(directory)
+def _held(directory: Path) -> Iterator[tuple[Path, Path]]:
+    """Hold the lock of a folder, and yield places beside it for the new and the replaced one."""
+    kinds = ("saving", "replaced", "lock")
+    new, old, lock = (directory.with_name(f".{directory.name}.{kind}") for kind in kinds)
+
+    def undo() -> None:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+    with FileLock(lock):
+        undo()  # what a process that was killed left half done
         try:
-            yield
+            yield new, old
         finally:
-            _undo(directory)
-
-
-def _undo(directory: Path) -> None:
-    old = _beside(directory, "replaced")
-    if old.exists() and not directory.exists():
-        old.rename(directory)
-    for left in (old, _beside(directory, "saving")):
-        shutil.rmtree(left, ignore_errors=True)
+            undo()

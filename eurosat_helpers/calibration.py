@@ -1,4 +1,4 @@
-"""Confidence: temperature, reliability and thresholds.
+"""Confidence: temperature, reliability and threshold.
 
 Everywhere `labels` are integers in `[0, C)` of shape `(N,)`, and `probabilities` have shape
 `(N, C)` and rows that sum to one. Other values are a ValueError that says what was received.
@@ -6,34 +6,23 @@ Everywhere `labels` are integers in `[0, C)` of shape `(N,)`, and `probabilities
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Turn logits `(N, C)` into float64 probabilities.
-
-    `temperature` divides the logits; above 1 it lowers the confidence, below 1 it raises it.
-    """
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"`temperature` must be a positive number. Received: {temperature}")
-    return np.exp(log_softmax(np.asarray(logits, "float64") / temperature, axis=1))
+from scipy.special import log_softmax, softmax
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Find the temperature for which `softmax(logits, temperature)` fits the labels best.
+    """Find the temperature for which `softmax(logits / temperature)` fits the labels best.
 
     Minimizes the log loss (Guo et al., arXiv 1706.04599) between 0.1 and 10, on validation tiles.
     If every one is classified correctly it has no minimum, and the result is close to 0.1.
     """
-    labels, _ = check(labels, softmax(logits), name="softmax(logits)")
+    logits = np.asarray(logits, "float64")
+    labels, _ = check(labels, softmax(logits, axis=-1), name="softmax(logits)")
 
     def loss(log_temperature: float) -> float:
-        rows = log_softmax(np.asarray(logits, "float64") / np.exp(log_temperature), axis=1)
+        rows = log_softmax(logits / np.exp(log_temperature), axis=1)
         return -rows[np.arange(len(labels)), labels].mean()
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log([0.1, 10]), method="bounded").x))
@@ -49,42 +38,14 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 15
     labels, probabilities = check(labels, probabilities)
     if bins < 1:
         raise ValueError(f"`bins` must be at least 1. Received: {bins}")
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0, 1, bins + 1)
-    # Only the inner edges, so that a confidence of 1 + rounding stays in the last bin.
-    members = np.digitize(confidence, edges[1:-1], right=True)
-    tiles = np.bincount(members, minlength=bins)
-    filled = np.where(tiles > 0, tiles, np.nan)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "tiles": tiles,
-            "confidence": np.bincount(members, weights=confidence, minlength=bins) / filled,
-            "accuracy": np.bincount(members, weights=right, minlength=bins) / filled,
-        }
-    )
-
-
-def accuracy_by_coverage(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Show how accurate the model is if it answers only where it is confident.
-
-    The risk-coverage curve (Geifman and El-Yaniv, arXiv 1705.08500), with accuracy = 1 - risk.
-
-    Returns:
-        One row per distinct confidence, the highest first: this `threshold`, the `coverage` (share
-        of the tiles at or above it) and the `accuracy` of those tiles.
-    """
-    labels, probabilities = check(labels, probabilities)
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    right = (probabilities.argmax(axis=1) == labels)[order]
-    kept = np.arange(1, len(labels) + 1)
-    coverage, accuracy = kept / len(labels), right.cumsum() / kept
-    table = {"threshold": confidence[order], "coverage": coverage, "accuracy": accuracy}
-    # Tiles of equal confidence are kept or left out together.
-    return pd.DataFrame(table).drop_duplicates("threshold", keep="last", ignore_index=True)
+    rows = pd.DataFrame({"confidence": confidence, "accuracy": right})
+    # Clipped, so that a confidence of 1 + rounding is in the last bin.
+    groups = rows.groupby(pd.cut(confidence.clip(max=1), edges, labels=False))
+    tiles = groups.size().reindex(range(bins), fill_value=0)
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "tiles": tiles})
+    return table.join(groups.mean())
 
 
 def confidence_threshold(
@@ -92,25 +53,31 @@ def confidence_threshold(
 ) -> dict[str, float | None]:
     """Find the lowest confidence from which on the tiles reach an `accuracy` in `(0, 1]`.
 
+    It is a point of the risk-coverage curve (Geifman and El-Yaniv, arXiv 1705.08500).
+
     Returns:
         `threshold`, and the `accuracy` and `coverage` (share of all tiles) of the tiles at or above
         it. If none is good enough: just above one, None and 0.
     """
     if not 0 < accuracy <= 1:
         raise ValueError(f"`accuracy` must be in (0, 1]. Received: {accuracy}")
-    table = accuracy_by_coverage(labels, probabilities)
-    enough = table[table["accuracy"] >= accuracy]
+    labels, probabilities = check(labels, probabilities)
+    right = pd.Series(probabilities.argmax(axis=1) == labels)
+    # Tiles of equal confidence are kept or left out together.
+    groups = right.groupby(probabilities.max(axis=1)).agg(["sum", "count"])[::-1].cumsum()
+    enough = groups[groups["sum"] / groups["count"] >= accuracy]
     if enough.empty:
         return {"threshold": float(np.nextafter(1, 2)), "accuracy": None, "coverage": 0.0}
-    return {name: float(enough[name].iloc[-1]) for name in ("threshold", "accuracy", "coverage")}
+    threshold, (right, kept) = enough.index[-1], enough.iloc[-1]
+    return {
+        "threshold": float(threshold),
+        "accuracy": float(right / kept),
+        "coverage": float(kept / len(labels)),
+    }
 
 
 def check(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str] | None = None,
-    *,
-    name: str = "probabilities",
+    labels: np.ndarray, probabilities: np.ndarray, *, name: str = "probabilities"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and probabilities as int64 and float64, or say what is wrong with `name`."""
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, "float64")
@@ -124,14 +91,11 @@ def check(
             f"Received: minimum {low:.4g}, row sums {sums.min():.4g} to {sums.max():.4g}"
         )
     count, classes = probabilities.shape
-    integers = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
+    integers = labels.shape == (count,) and labels.dtype.kind in "iu"
     if not integers or labels.min() < 0 or labels.max() >= classes:
         received = f"{labels.min()} to {labels.max()}" if integers else f"dtype {labels.dtype}"
         raise ValueError(
             f"`labels` must be {count} integers in [0, {classes}), one per tile. "
             f"Received: shape {labels.shape}, {received}"
         )
-    if class_names is not None and len(class_names) != classes:
-        received = f"Received: {len(class_names)} names"
-        raise ValueError(f"`class_names` must name the {classes} columns of `{name}`. {received}")
     return labels.astype("int64"), probabilities

@@ -48,16 +48,9 @@ class Run:
             )
 
     def write(self, *, rows: np.ndarray, best: list[np.ndarray]) -> None:
-        """Write model, optimizer, history and best weights: the complete file or nothing."""
-        groups = {"rows": [rows], "best": best, **self._variables()}
-        arrays = {
-            f"{name}/{number}": keras.ops.convert_to_numpy(value)
-            for name, values in groups.items()
-            for number, value in enumerate(values)
-        }
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Write history, model, optimizer and best weights: the complete file or nothing."""
+        arrays = map(keras.ops.convert_to_numpy, (rows, *self._variables(), *best))
+        np.savez(packed := io.BytesIO(), *arrays)
         files.write(self.file, packed.getbuffer())
         self.model._trained_by_run = True
 
@@ -67,43 +60,36 @@ class Run:
         Raises:
             ValueError: If the file is damaged.
         """
-        groups: dict[str, list[np.ndarray]] = {}
+        variables = self._variables()
         try:
             with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as packed:
-                for key in packed.files:
-                    groups.setdefault(key.partition("/")[0], []).append(packed[key])
-            for name, variables in self._variables().items():
-                expected = [tuple(variable.shape) for variable in variables]
-                if [array.shape for array in groups[name]] != expected:
-                    raise ValueError(f"the arrays of the {name} have other shapes")
+                rows, *arrays = (packed[key] for key in packed.files)
+            state, best = arrays[: len(variables)], arrays[len(variables) :]
+            if [array.shape for array in state] != [tuple(one.shape) for one in variables]:
+                raise ValueError("its arrays have other shapes than the model and its optimizer")
         except Exception as error:  # NumPy parses a header as Python source, which fails in any way
-            raise ValueError(
-                f"`{self.file}` is damaged: {error}. Delete it to train from scratch."
-            ) from error
+            fix = "Delete it to train from scratch."
+            raise ValueError(f"`{self.file}` is damaged: {error}. {fix}") from error
         self.model._trained_by_run = True
-        for name, variables in self._variables().items():
-            for variable, array in zip(variables, groups[name], strict=True):
-                variable.assign(array)
-        return groups["rows"][0], groups["best"]
+        for variable, array in zip(variables, state, strict=True):
+            variable.assign(array)
+        return rows, best
 
-    def _variables(self) -> dict[str, list[keras.Variable]]:
-        return {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+    def _variables(self) -> list[keras.Variable]:
+        return [*self.model.variables, *self.model.optimizer.variables]
 
 
 def _architecture(model: keras.Model) -> str:
     """Serialize the model without what changes when it is built again or compiled."""
-    numbers: dict[str, str] = {}  # layers by the order in which they appear, not by their names
 
-    def essential(part: dict) -> dict:
+    def essential(part: dict) -> dict | str:
+        if part.get("class_name", "").endswith("DTypePolicy"):
+            return part["config"]["name"]  # all other names are of layers
         left_out = ("shared_object_id", "build_config", "compile_config")
         return {key: value for key, value in part.items() if key not in left_out}
 
-    def count(part: dict) -> dict:
-        config, kind = part.get("config"), part.get("class_name", "")
-        if isinstance(config, dict) and "name" in config and not kind.endswith("DTypePolicy"):
-            numbers.setdefault(config["name"], f"layer {len(numbers)}")
-        return part
-
     text = json.dumps(json.loads(model.to_json(), object_hook=essential), sort_keys=True)
-    json.loads(text, object_hook=count)
-    return re.sub(r'"([^"]*)"', lambda found: f'"{numbers.get(found[1], found[1])}"', text)
+    # Layers by the order in which they appear.
+    names = dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))
+    numbers = {name: f'"layer {number}"' for number, name in enumerate(names)}
+    return re.sub(r'"[^"]*"', lambda found: numbers.get(found[0], found[0]), text)

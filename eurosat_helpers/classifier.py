@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import tensorflow as tf
-from tqdm import tqdm
 
 IMAGE_SHAPE = (64, 64, 3)
 
@@ -54,28 +52,11 @@ class Classifier:
         Raises:
             ValueError: If `images` has another shape, dtype or range; the message names the fix.
         """
-        images = _check_images(images)
+        images = np.asarray(images)
+        _check_images(images)
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         rows = [self.served.serve(tf.cast(batch, tf.float32))["probabilities"] for batch in batches]
         return np.concatenate(rows)
-
-    def predict_batches(
-        self, batches: Iterable[np.ndarray], *, tiles: int | None = None
-    ) -> Iterator[np.ndarray]:
-        """Predict more tiles than fit into memory, with a progress bar.
-
-        Args:
-            batches: Arrays as `predict` takes.
-            tiles: Their total number of tiles, if known, for the progress bar.
-
-        Yields:
-            What `predict` returns, for each batch in turn.
-        """
-        with tqdm(total=tiles, desc="predict", unit=" tiles", file=sys.stdout) as bar:
-            for images in batches:
-                rows = self.predict(images)
-                bar.update(len(rows))
-                yield rows
 
     def predict_jpeg(self, encoded: Sequence[bytes], *, batch_size: int = 128) -> pd.DataFrame:
         """Predict from encoded images.
@@ -90,18 +71,15 @@ class Classifier:
         Raises:
             ValueError: If there is no image, or one is not as described; the message names it.
         """
-        if isinstance(encoded, bytes | str) or len(encoded) == 0:
-            raise ValueError(
-                "`encoded` must be a list with the bytes of at least one image. "
-                f"Received: {type(encoded).__name__} of length {len(encoded)}"
-            )
-        for i, item in enumerate(encoded):
-            if not isinstance(item, bytes):
-                raise ValueError(f"`encoded[{i}]` must be bytes. Received: {type(item).__name__}")
-        tables = []
+        kinds = sorted({type(item).__name__ for item in encoded})
+        if kinds != ["bytes"]:
+            received = f"Received: {type(encoded).__name__} of {', '.join(kinds) or 'nothing'}"
+            raise ValueError(f"`encoded` must be a list of bytes, one or more images. {received}")
+        rows = []
         for start in range(0, len(encoded), batch_size):
+            batch = encoded[start : start + batch_size]
             try:
-                outputs = self.served.serve_jpeg(tf.constant(encoded[start : start + batch_size]))
+                rows.append(self.served.serve_jpeg(tf.constant(batch))["probabilities"])
             except tf.errors.InvalidArgumentError as error:
                 first = re.search(r"\[(\d+)", error.message)  # of the positions that it names
                 if first is None:
@@ -111,11 +89,11 @@ class Classifier:
                     f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. "
                     f"Received: {_describe(encoded[position])}"
                 ) from None
-            table = pd.DataFrame(outputs["probabilities"].numpy(), columns=self.class_names)
-            table.insert(0, "label", [label.decode() for label in outputs["label"].numpy()])
-            table.insert(1, "confidence", outputs["confidence"].numpy())
-            tables.append(table)
-        return pd.concat(tables, ignore_index=True)
+        table = pd.DataFrame(np.concatenate(rows), columns=self.class_names)
+        label, confidence = table.idxmax(axis=1), table.max(axis=1)
+        table.insert(0, "label", label)
+        table.insert(1, "confidence", confidence)
+        return table
 
     def card(self) -> pd.DataFrame:
         """Summarize the metadata: one row per fact, one column, named after the folder."""
@@ -143,8 +121,7 @@ def _describe(encoded: bytes) -> str:
     return f"{len(encoded)} bytes that are no image or a damaged one"
 
 
-def _check_images(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images)
+def _check_images(images: np.ndarray) -> None:
     if images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
         hint = " (for one tile pass images[None])" if images.shape == IMAGE_SHAPE else ""
         raise ValueError(
@@ -152,16 +129,13 @@ def _check_images(images: np.ndarray) -> np.ndarray:
             f"Received: shape {images.shape}"
         )
     if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            "`images` must be uint8 or floating-point pixels in 0-255. "
-            f"Received: dtype {images.dtype}"
-        )
+        return
+    if images.dtype.kind != "f":
+        received = f"Received: dtype {images.dtype}"
+        raise ValueError(f"`images` must be uint8 or floating-point pixels in 0-255. {received}")
     low, high = images.min(), images.max()  # NaN where any pixel is
     if not (low >= 0 and 1 < high <= 255):
         hint = " (if they are scaled to 0-1, multiply them by 255)" if 0 <= low <= high <= 1 else ""
         raise ValueError(
             f"`images` must hold raw pixels in 0-255{hint}. Received: {low:.4g} to {high:.4g}"
         )
-    return images

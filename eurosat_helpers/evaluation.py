@@ -1,8 +1,7 @@
 """Predicted probabilities become scores and tables.
 
-Everywhere `labels` are integers in `[0, C)` of shape `(N,)`, `probabilities` have shape `(N, C)`
-and rows that sum to one, and `class_names` are C names in the order of the columns. Other values
-are a ValueError that says what was received.
+Everywhere `labels` are integers in `[0, C)` of shape `(N,)`, and `probabilities` have shape
+`(N, C)` and rows that sum to one. Other values are a ValueError that says what was received.
 """
 
 from __future__ import annotations
@@ -12,13 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    log_loss,
-    precision_recall_fscore_support,
-)
+from sklearn.metrics import f1_score, log_loss
 
 from eurosat_helpers.calibration import check, reliability
 
@@ -34,7 +27,7 @@ def scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, int | flo
     """
     labels, probabilities = check(labels, probabilities)
     predictions = probabilities.argmax(axis=1)
-    right = int(accuracy_score(labels, predictions, normalize=False))
+    right = int((predictions == labels).sum())
     interval = binomtest(right, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
     # scikit-learn warns about rows that sum to one only in float32.
     normalized = probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -61,48 +54,17 @@ def robustness(
         confidence `threshold`), `right_when_sure` (accuracy of these; NaN if there is none) and
         `calibration_error`, as in `scores`.
     """
-    rows = []
-    for probabilities in answers.values():
+    rows = {}
+    for name, probabilities in answers.items():
         summary, sure = scores(labels, probabilities), probabilities.max(axis=1) >= threshold
-        right = probabilities[sure].argmax(axis=1) == labels[sure]
-        right_when_sure = right.mean() if sure.any() else np.nan
-        rows += [(summary["accuracy"], sure.mean(), right_when_sure, summary["calibration_error"])]
-    columns = ["accuracy", "sure", "right_when_sure", "calibration_error"]
-    return pd.DataFrame(rows, index=list(answers), columns=columns)
-
-
-def per_class(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> pd.DataFrame:
-    """Compute `precision`, `recall`, `f1` (0 where undefined) and number of `tiles` per class."""
-    labels, probabilities = check(labels, probabilities, class_names)
-    columns = precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=range(len(class_names)), zero_division=0
-    )
-    table = dict(zip(("precision", "recall", "f1", "tiles"), columns, strict=True))
-    return pd.DataFrame(table, index=pd.Index(class_names, name="class"))
-
-
-def confusion(
-    labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> pd.DataFrame:
-    """Count the tiles: one row per true class, one column per predicted class."""
-    labels, probabilities = check(labels, probabilities, class_names)
-    return pd.DataFrame(
-        confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(class_names))),
-        index=pd.Index(class_names, name="truth"),
-        columns=pd.Index(class_names, name="prediction"),
-    )
-
-
-def mistakes(labels: np.ndarray, probabilities: np.ndarray, *, count: int = 10) -> np.ndarray:
-    """Return indices of at most `count` mistakes, the most confident first."""
-    labels, probabilities = check(labels, probabilities)
-    if count < 0:
-        raise ValueError(f"`count` must not be negative. Received: {count}")
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    order = np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")
-    return wrong[order][:count]
+        right = probabilities.argmax(axis=1) == labels
+        rows[name] = {
+            "accuracy": summary["accuracy"],
+            "sure": sure.mean(),
+            "right_when_sure": right[sure].mean() if sure.any() else np.nan,
+            "calibration_error": summary["calibration_error"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def predictions_table(
@@ -117,22 +79,18 @@ def predictions_table(
         names: N file names.
         truth: N class names, or None if the truth is not known.
         probabilities: The predictions.
-        class_names: The C class names.
+        class_names: The C class names, in the order of the columns of `probabilities`.
 
     Returns:
         `file`, `truth` (empty if not known), `prediction`, `confidence`, one column per class.
+
+    Raises:
+        ValueError: If the lengths differ.
     """
-    probabilities, classes = np.asarray(probabilities), np.asarray(class_names)
-    expected = len(names), len(classes)
-    truth = [""] * len(names) if truth is None else list(truth)
-    if probabilities.shape != expected or len(truth) != len(names):
-        raise ValueError(
-            f"`probabilities` must have shape {expected} (names, class names), and `truth` "
-            f"{len(names)} entries. Received: shape {probabilities.shape} and {len(truth)} entries."
-        )
     table = pd.DataFrame(probabilities, columns=list(class_names))
+    prediction, confidence = table.idxmax(axis=1), table.max(axis=1)
     table.insert(0, "file", list(names))
-    table.insert(1, "truth", truth)
-    table.insert(2, "prediction", classes[probabilities.argmax(axis=1)])
-    table.insert(3, "confidence", probabilities.max(axis=1))
+    table.insert(1, "truth", "" if truth is None else list(truth))
+    table.insert(2, "prediction", prediction)
+    table.insert(3, "confidence", confidence)
     return table

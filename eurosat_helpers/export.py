@@ -35,19 +35,14 @@ def write(
     """
     network = fold_batch_normalization(model)
 
-    def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(images, training=False) / temperature)
-
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": probabilities(images)}
+        return {"probabilities": tf.nn.softmax(network(images, training=False) / temperature)}
 
     def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = probabilities(tf.cast(_decode_all(encoded), tf.float32))
-        return {
-            "label": tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1)),
-            "confidence": tf.reduce_max(rows, axis=1),
-            "probabilities": rows,
-        }
+        outputs = serve(tf.cast(_decode_all(encoded), tf.float32))
+        rows = outputs["probabilities"]
+        label = tf.gather(tf.constant(list(class_names)), tf.argmax(rows, axis=1))
+        return {"label": label, "confidence": tf.reduce_max(rows, axis=1), **outputs}
 
     # No `track(model)`: with it Keras stores every weight twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
@@ -67,10 +62,8 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
     """
     if isinstance(model, keras.Sequential):  # of which Keras cannot leave out a layer
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    taken = {}  # name of a batch normalization: the convolution that takes it in
-    for layer in model.layers:
-        if (after := _foldable(layer, model)) is not None:
-            taken[after.name] = layer
+    found = ((layer, _normalization_after(layer, model)) for layer in model.layers)
+    folds = {after.name: convolution for convolution, after in found if after is not None}
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.Model):
@@ -78,21 +71,21 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
             config["dtype"] = "float32"
-        if layer in taken.values():
+        if layer in folds.values():
             config["use_bias"] = True
         return type(layer).from_config(config)
 
     def call(
         layer: keras.Layer, *inputs: keras.KerasTensor, **arguments: object
     ) -> keras.KerasTensor:
-        return inputs[0] if layer.name in taken else layer(*inputs, **arguments)
+        return inputs[0] if layer.name in folds else layer(*inputs, **arguments)
 
     copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in model.layers:
-        if layer.name in taken:
-            convolution = taken[layer.name]
-            scale = 1 / ops.sqrt(layer.moving_variance + layer.epsilon)
-            scale = layer.gamma * scale if layer.scale else scale
+        if (convolution := folds.get(layer.name)) is not None:
+            scale = (layer.gamma if layer.scale else 1) / ops.sqrt(
+                layer.moving_variance + layer.epsilon
+            )
             shift = (convolution.bias if convolution.use_bias else 0) - layer.moving_mean
             shift = shift * scale + (layer.beta if layer.center else 0)
             # Channels are the last axis of a kernel, of a depthwise one the last two.
@@ -100,28 +93,28 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
             channels = convolution.kernel.shape[2 if depthwise else 3 :]
             kernel = convolution.kernel * ops.reshape(scale, channels)
             copy.get_layer(convolution.name).set_weights([kernel, shift])
-        elif layer.weights and not isinstance(layer, keras.Model) and layer not in taken.values():
+        elif layer.weights and not isinstance(layer, keras.Model) and layer not in folds.values():
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
 
 
-def _foldable(convolution: keras.Layer, model: keras.Model) -> keras.Layer | None:
+def _normalization_after(layer: keras.Layer, model: keras.Model) -> keras.Layer | None:
     """Return the batch normalization that can be folded into this layer, if it is a convolution."""
     if (
-        type(convolution) not in (layers.Conv2D, layers.DepthwiseConv2D)
-        or convolution.activation is not keras.activations.linear
-        or convolution.data_format != "channels_last"
-        or len(convolution._inbound_nodes) != 1  # called more than once
-        or len(convolution._outbound_nodes) != 1  # other layers need what is not normalized
-        or any(convolution.output is output for output in model.outputs)  # as does the caller
+        type(layer) not in (layers.Conv2D, layers.DepthwiseConv2D)
+        or layer.activation is not keras.activations.linear
+        or layer.data_format != "channels_last"
+        or len(layer._inbound_nodes) != 1  # called more than once
+        or len(layer._outbound_nodes) != 1  # other layers need what is not normalized
+        or any(layer.output is output for output in model.outputs)  # as does the caller
     ):
         return None
-    after = convolution._outbound_nodes[0].operation
+    after = layer._outbound_nodes[0].operation
     folds = (
         type(after) in (layers.BatchNormalization, models.FusedBatchNormalization)
         and after.axis in (-1, 3)
         and len(after._inbound_nodes) == 1  # not shared with another convolution
-        and any(after is layer for layer in model.layers)  # and not part of another model
+        and any(after is one for one in model.layers)  # and not part of another model
     )
     return after if folds else None
 
@@ -147,16 +140,10 @@ def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     # The header first: a small file may claim gigabytes of pixels.
     padded = tf.strings.join([encoded, bytes(24)])
     png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    shape = tf.cond(
-        png, lambda: _png_shape(padded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]
-    )
+    # Width and height of a PNG image: two big-endian integers.
+    size = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
+    shape = tf.cond(png, lambda: size[::-1], lambda: tf.image.extract_jpeg_shape(encoded)[:2])
     with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
         # Reads PNG too. The accurate transform gives the pixels that other decoders give.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return position, tf.ensure_shape(image, IMAGE_SHAPE)
-
-
-def _png_shape(encoded: tf.Tensor) -> tf.Tensor:
-    """Read height and width from the header of a PNG image: two big-endian integers."""
-    size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
-    return tf.reverse(size, [0])

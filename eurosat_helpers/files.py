@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock
 
 
-@contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Wait until no other process holds the lock; the system releases that of a killed one.
-
-    Args:
-        file: An empty file that is created, stays and stands for the lock.
-    """
-    with FileLock(file):
-        yield
-
-
 def write(file: Path, content: bytes | memoryview) -> None:
-    """Replace the file by a temporary one beside it, or leave it as it is.
+    """Replace the file by a temporary one beside it, or leave it as it is; make its folder.
 
     Raises:
         OSError: If it cannot be written, for example because the disk is full.
     """
     new = file.with_name(f".{file.name}.partial")  # the next write replaces that of a killed one
     try:
-        with locked(file.with_name(".lock")):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(".lock")):
             try:
                 with new.open("wb") as stream:
                     stream.write(content)

@@ -13,10 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
-from sklearn.metrics import ConfusionMatrixDisplay
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito, "Color Universal Design" (2008): distinct for color-blind readers too.
 BLUE, GREEN, ORANGE, VERMILLION, GRAY = "#0072B2", "#009E73", "#E69F00", "#D55E00", "#666666"
@@ -80,74 +78,26 @@ def prediction_grid(
     Raises:
         ValueError: If the lengths differ.
     """
-    given = {"truth": truth, "predictions": predictions, "confidences": confidences}
+    given = {"predictions": predictions, "confidences": confidences}
+    given["truth"] = [None] * len(images) if truth is None else truth
     for name, values in given.items():
-        if values is not None and len(values) != len(images):
+        if len(values) != len(images):
             raise ValueError(f"`{name}` must have {len(images)} entries. Received: {len(values)}")
-    # Never rounded up to certainty.
-    percents = [">99%" if share > 0.99 else f"{share:.0%}" for share in confidences]
-    titles = [f"{name} {percent}" for name, percent in zip(predictions, percents, strict=True)]
-    if truth is not None:
-        right = [said == true for said, true in zip(predictions, truth, strict=True)]
-        texts = zip(right, titles, truth, strict=True)
-        titles = [f"{'✓' if good else '✗'} {text}\ntruth: {true}" for good, text, true in texts]
+    rows, titles = list(zip(*given.values(), strict=True)), []
+    for said, confidence, true in rows:
+        # Never rounded up to certainty.
+        text = f"{said} {'>99%' if confidence > 0.99 else f'{confidence:.0%}'}"
+        mark = "✓" if said == true else "✗"
+        titles.append(text if true is None else f"{mark} {text}\ntruth: {true}")
     figure = tile_grid(images, titles, columns=columns, title=title)
-    for index, axes in enumerate(figure.axes[: len(images)]):
-        if truth is not None:
-            color, width = (GREEN, 1.5) if right[index] else (VERMILLION, 4.5)
+    for axes, (said, confidence, true) in zip(figure.axes, rows, strict=False):
+        if true is not None:
+            color, width = (GREEN, 1.5) if said == true else (VERMILLION, 4.5)
             axes.spines[:].set(visible=True, color=color, linewidth=width)
-            axes.title.set_color("black" if right[index] else VERMILLION)
-        if threshold is not None and confidences[index] < threshold:
+            axes.title.set_color("black" if said == true else VERMILLION)
+        if threshold is not None and confidence < threshold:
             box = {"facecolor": ORANGE, "edgecolor": "none", "pad": 2}
             axes.text(0.05, 0.05, "unsure", transform=axes.transAxes, fontsize=8.5, bbox=box)
-    return figure
-
-
-def class_counts(counts: pd.Series, *, title: str = "Tiles per class") -> Figure:
-    """Draw the number of tiles of each class, a series indexed by class name, as bars."""
-    figure, axes = _charts(8, 0.32 * len(counts) + 1)
-    bars = axes.barh(counts.index, counts, color=BLUE)
-    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set(title=title, xlabel="tiles")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    return figure
-
-
-def training_curves(history: pd.DataFrame, *, title: str = "") -> Figure:
-    """Draw loss, accuracy and learning rate over the epochs, as `training.fit` returns them."""
-    figure, charts = _charts(WIDTH, 3.4, columns=3)
-    for axes, name in zip(charts, ("loss", "accuracy", "learning_rate"), strict=True):
-        axes.plot("epoch", name, ".-", data=history, color=BLUE, label="training")
-        if f"val_{name}" in history:
-            style = {"color": VERMILLION, "label": "validation"}
-            axes.plot("epoch", f"val_{name}", ".-", data=history, **style)
-            axes.legend(frameon=False)
-        axes.set(title=name.capitalize().replace("_", " "), xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    charts[1].yaxis.set_major_formatter(PercentFormatter(1))
-    figure.suptitle(title)
-    return figure
-
-
-def confusion_matrix(confusion: pd.DataFrame, *, title: str = "Confusion matrix") -> Figure:
-    """Draw a table of `evaluation.confusion`: counts as text, the shares of each row as colors."""
-    counts = confusion.to_numpy()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = _charts(9, 7.5)
-    # The root makes the few mistakes of a good model visible.
-    style = {"cmap": "Blues", "im_kw": {"norm": PowerNorm(0.5, vmin=0, vmax=1)}, "colorbar": False}
-    drawn = ConfusionMatrixDisplay(shares, display_labels=confusion.index).plot(ax=axes, **style)
-    for text, count, share in zip(drawn.text_.flat, counts.flat, shares.flat, strict=True):
-        color = "white" if share > 0.3 else "black" if count else "#bbbbbb"
-        text.set(text=f"{count:,}", fontsize=9, color=color)
-    axes.set(title=title, xlabel="prediction", ylabel="truth")
-    plt.setp(axes.get_xticklabels(), rotation=45, ha="right")
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    bar = figure.colorbar(drawn.im_, ax=axes, shrink=0.8, label="share of the true class")
-    bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0%", "1%", "5%", "20%", "50%", "100%"])
     return figure
 
 
@@ -173,23 +123,11 @@ def reliability_diagram(reliability: pd.DataFrame, *, title: str = "Reliability"
     return figure
 
 
-def accuracy_by_coverage(table: pd.DataFrame, *, title: str = "Accuracy by coverage") -> Figure:
-    """Draw `calibration.accuracy_by_coverage`: accuracy of the most confident tiles by share."""
-    figure, axes = _charts(8, 3.6)
-    axes.plot(table["coverage"], table["accuracy"], color=BLUE)
-    xlabel = "coverage: share of the tiles kept, the most confident first"
-    axes.set(title=title, xlabel=xlabel, ylabel="accuracy of the tiles kept", xlim=(0, 1.01))
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # a tick at 0.25 % misleads
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    return figure
-
-
 def _charts(
-    width: float, height: float, *, rows: int = 1, columns: int = 1, **settings: object
+    width: float, height: float, *, rows: int = 1, **settings: object
 ) -> tuple[Figure, Axes | np.ndarray]:
     """Make a figure (inches) with charts."""
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height), **STYLE, **settings)
+    figure, axes = plt.subplots(rows, figsize=(width, height), **STYLE, **settings)
     plt.close(figure)
     for chart in figure.axes:
         chart.spines[["top", "right"]].set_visible(False)

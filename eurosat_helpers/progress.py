@@ -16,27 +16,11 @@ from eurosat_helpers import checkpoint
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
-class _ProgressLine:
-    """A line of text that is rewritten in place in a notebook, and printed again elsewhere.
-
-    A saved notebook keeps one line; a bar of carriage returns would leave hundreds.
-    """
-
-    def __init__(self) -> None:
-        self.in_notebook = get_ipython() is not None
-        if self.in_notebook:
-            self.handle = display({"text/plain": ""}, raw=True, display_id=True)
-
-    def show(self, text: str) -> None:
-        """Show the text in place of the previous one."""
-        if self.in_notebook:
-            self.handle.update({"text/plain": text}, raw=True)
-        else:
-            print(text, flush=True)
-
-
 class Epochs(keras.callbacks.Callback):
     """Validate after each epoch, remember the best weights, write the state and show progress.
+
+    In a notebook one line is rewritten in place; a bar of carriage returns would leave hundreds in
+    the file. Elsewhere each epoch prints a line.
 
     Attributes:
         rows: The history, one row of `COLUMNS` per epoch.
@@ -54,7 +38,9 @@ class Epochs(keras.callbacks.Callback):
         super().__init__()
         self.validate, self.run, self.epochs, self.steps = validate, run, epochs, steps
         self.rows, self.best = np.empty((0, len(COLUMNS))), [np.array(-np.inf)]
-        self.line, self.validation = _ProgressLine(), ""
+        self.validation, self.line = "", None
+        if get_ipython() is not None:
+            self.line = display({"text/plain": ""}, raw=True, display_id=True)
 
     def start(self) -> int:
         """Restore the state of the run, or write the initial one; return the epochs done."""
@@ -70,7 +56,7 @@ class Epochs(keras.callbacks.Callback):
         self.epoch, self.epoch_started = epoch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if self.line.in_notebook and time.perf_counter() - self.shown > 2:
+        if self.line and time.perf_counter() - self.shown > 2:
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
@@ -97,4 +83,7 @@ class Epochs(keras.callbacks.Callback):
             postfix=f"training loss {logs['loss']:.3f}{self.validation}",
             unit="batch",
         )
-        self.line.show(text)
+        if self.line:
+            self.line.update({"text/plain": text}, raw=True)
+        else:
+            print(text, flush=True)

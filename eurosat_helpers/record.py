@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-
-import yaml
 
 from eurosat_helpers.data.tiles import DEMO_SOURCE, Tiles
 
@@ -27,20 +22,6 @@ METADATA |= {f"scores.test.accuracy{end}": Real for end in ("", "_low", "_high")
 METADATA |= {"confidence_threshold.threshold": Real, "temperature": Real, "command": str}
 METADATA |= {"hardware": str, "image_size": int, "input_range": list, "parameters": int}
 METADATA |= {"versions.tensorflow": str, "date": str}
-
-
-def command(notebook: str, parameters: Mapping[str, object]) -> str:
-    """Write the papermill command that runs a notebook with these parameters."""
-    words, rest = ["papermill", notebook, f"results/{Path(notebook).name}"], {}
-    for name, value in parameters.items():
-        if isinstance(value, (str, bool, int, float)):  # `-r` takes a text as it is, even "1"
-            words += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-        else:
-            rest[name] = value
-    if rest:
-        style = {"default_flow_style": True, "allow_unicode": True, "sort_keys": False}
-        words += ["-y", yaml.safe_dump(rest, width=math.inf, **style).strip()]
-    return shlex.join(words)
 
 
 def check(metadata: object, test_names: Sequence[str]) -> None:
@@ -62,12 +43,16 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
         raise ValueError(f"`scores` are of {tiles} test tiles, but {len(test_names)} are named")
 
 
-def read(directory: Path) -> tuple[dict, tuple[str, ...]]:
+def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, ...]]:
     """Read the metadata and the names of the test tiles of a saved model.
+
+    Args:
+        directory: The folder.
+        tiles: Tiles that must have the model's classes and include the tiles of its test.
 
     Raises:
         FileNotFoundError: If a file of the saved model is missing.
-        ValueError: If one of the two files is damaged.
+        ValueError: If one of the two files is damaged, or the model does not fit `tiles`.
     """
     missing = [name for name in FILES if not (directory / name).is_file()]
     if missing:
@@ -83,6 +68,15 @@ def read(directory: Path) -> tuple[dict, tuple[str, ...]]:
         check(metadata, test_names)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"`{file}` is damaged: {error}") from error
+    if tiles is not None:
+        absent = len(set(test_names).difference(tiles.names.tolist()))
+        problem = f"was tested on {absent:,} tiles that are not among them" if absent else ""
+        if (metadata["data_source"] == DEMO_SOURCE) != tiles.demo:
+            problem = f"was trained on {metadata['data_source']}"
+        if metadata["class_names"] != list(tiles.class_names):
+            problem = f"has classes {', '.join(metadata['class_names'])}"
+        if problem:
+            raise ValueError(f"`{directory}` {problem}")
     return metadata, test_names
 
 
@@ -92,30 +86,25 @@ def check_replaceable(directory: Path) -> None:
     Raises:
         FileExistsError: If there is anything else.
     """
-    if not os.path.lexists(directory):
-        return
-    problem = "it is a link or a file."
-    if directory.is_dir() and not directory.is_symlink():
-        inside = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*")}
-        known = {*FILES, *MORE_FILES}
-        foreign = [name for name in inside if name not in known or inside[name].is_symlink()]
-        problem = f"it holds {', '.join(sorted(foreign)[:3])}." if foreign else ""
-        if inside and not foreign:
-            try:
-                read(directory)
-            except (OSError, ValueError) as error:
-                problem = str(error)
-    if problem:
+    inside = sorted(directory.rglob("*"))
+    try:
+        if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+            raise ValueError("it is a link or a file.")
+        for path in inside:
+            name = path.relative_to(directory).as_posix()
+            if path.is_symlink() or name not in FILES + MORE_FILES:
+                raise ValueError(f"it holds {name}.")
+        if inside:
+            read(directory)
+    except (OSError, ValueError) as error:
         raise FileExistsError(
             f"`{directory}` is not replaced, because it is not a complete saved model alone: "
-            f"{problem} Save under another name, or move or delete it yourself."
-        )
+            f"{error} Save under another name, or move or delete it yourself."
+        ) from error
 
 
 def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
     """Choose the newest saved model that fits the tiles, the shipped one last.
-
-    A model fits tiles of its classes that hold all of its test tiles.
 
     Raises:
         ValueError: If none fits; the message says what is wrong with each.
@@ -123,21 +112,10 @@ def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
     fit, problems = {}, {}
     for directory in directories:
         try:
-            metadata, test_names = read(directory)
+            metadata, _ = read(directory, tiles)
+            fit[directory] = directory.name != SHIPPED, metadata["date"]
         except (OSError, ValueError) as error:
             problems[directory] = str(error).rstrip(".")
-            continue
-        absent = len(set(test_names).difference(tiles.names.tolist()))
-        if metadata["class_names"] != list(tiles.class_names):
-            problem = f"has classes {', '.join(metadata['class_names'])}"
-        elif (metadata["data_source"] == DEMO_SOURCE) != tiles.demo:
-            problem = f"was trained on {metadata['data_source']}"
-        elif absent:
-            problem = f"was tested on {absent:,} tiles that are not among them"
-        else:
-            fit[directory] = directory.name != SHIPPED, metadata["date"]
-            continue
-        problems[directory] = f"`{directory}` {problem}"
     if not fit:
         raise ValueError(
             f"No saved model fits these tiles with classes {', '.join(tiles.class_names)}: "

@@ -107,15 +107,15 @@ def test_state_of_another_model_is_refused(run):
     run.model = keras.Model(inputs, layers.Dense(5)(inputs))
     run.model.compile("adam", "mse")
     run.model.optimizer.build(run.model.trainable_variables)
-    with pytest.raises(ValueError, match=r"is damaged: .* model have other shapes\. Delete it to"):
+    with pytest.raises(ValueError, match=r"is damaged: .* other shapes than the model.* Delete it"):
         run.read()
 
 
-@pytest.mark.parametrize("kept", [0, 10, 600])
-def test_file_that_is_cut_off_is_named_and_kept(run, kept):
+def test_file_that_is_cut_off_is_named_and_kept(run):
     run.write(rows=np.ones((3, 7)), best=[np.array(0.5), np.arange(12.0)])
-    content = run.file.read_bytes()[:kept]
-    run.file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"npz` is damaged: .* Delete it to train from scratch\.$"):
-        run.read()
-    assert run.file.read_bytes() == content
+    content = run.file.read_bytes()
+    for kept in (0, 10, 600):
+        run.file.write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=r"npz` is damaged: .* Delete it to train from scra"):
+            run.read()
+        assert run.file.read_bytes() == content[:kept]

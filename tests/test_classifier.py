@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 from conftest import PROJECT
 from PIL import Image
+from scipy.special import softmax
 
-from eurosat_helpers import artifact, augmentation, calibration
+from eurosat_helpers import artifact, augmentation
 from eurosat_helpers import models as _layers_of_the_keras_file  # noqa: F401
 from eurosat_helpers.data import CLASS_NAMES
 
@@ -39,7 +40,7 @@ def test_predictions_are_those_of_the_keras_model_at_its_temperature(classifier)
     model = keras.saving.load_model(SHIPPED / "model.keras")
     assert isinstance(model.get_layer("augmentation"), augmentation.RandomSymmetry)
     logits = model(IMAGES.astype("float32"), training=False)
-    wanted = calibration.softmax(np.asarray(logits), classifier.metadata["temperature"])
+    wanted = softmax(np.asarray(logits) / classifier.metadata["temperature"], axis=1)
     np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-5)
 
 
@@ -48,23 +49,6 @@ def test_predict_does_not_depend_on_the_batches_and_keeps_the_last_one(classifie
     assert whole.shape == (5, 10)
     assert whole.dtype == np.float32
     np.testing.assert_allclose(classifier.predict(IMAGES, batch_size=2), whole, atol=1e-6)
-
-
-def test_predict_batches_takes_them_one_by_one_and_shows_the_progress(classifier, capsys):
-    taken = []
-
-    def batches():
-        for start in range(0, 5, 2):
-            taken.append(start)
-            yield IMAGES[start : start + 2]
-
-    rows = classifier.predict_batches(batches(), tiles=5)
-    assert next(rows).shape == (2, 10)
-    assert taken == [0]
-    np.testing.assert_allclose(
-        np.concatenate(list(rows)), classifier.predict(IMAGES)[2:], atol=1e-6
-    )
-    assert "5/5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -143,8 +127,6 @@ def claiming(encoded, side):
             claiming(encode(IMAGES[0], "JPEG"), 9000),
             "64x64 pixels. Received: JPEG, 9000x9000 pixels",
         ),
-        ("tile.jpg", "bytes. Received: str"),
-        (IMAGES[0], "bytes. Received: ndarray"),
     ],
 )
 def test_predict_jpeg_names_the_bad_image_by_position(classifier, bad, message):
@@ -154,10 +136,16 @@ def test_predict_jpeg_names_the_bad_image_by_position(classifier, bad, message):
 
 
 @pytest.mark.parametrize(
-    ("encoded", "received"), [([], "list of length 0"), (encode(IMAGES[0]), "bytes of length")]
+    ("encoded", "received"),
+    [
+        ([], "list of nothing"),
+        (encode(IMAGES[0]), "bytes of int"),
+        ("tile.jpg", "str of str"),
+        ([encode(IMAGES[0]), "tile.jpg", IMAGES[0]], "list of bytes, ndarray, str"),
+    ],
 )
 def test_predict_jpeg_wants_a_list_of_images(classifier, encoded, received):
-    with pytest.raises(ValueError, match=f"`encoded` must be a list .* Received: {received}"):
+    with pytest.raises(ValueError, match=f"`encoded` must be a list .* Received: {received}$"):
         classifier.predict_jpeg(encoded)
 
 

@@ -33,18 +33,14 @@ def test_processor_is_named(monkeypatch, tmp_path):
     assert devices.precision() == "mixed_bfloat16"
 
 
-def test_every_gpu_takes_memory_as_needed_and_a_second_call_is_harmless(monkeypatch):
-    grown = []
-
-    def grow(gpu, enable):
-        grown.append((gpu, enable))
-        if gpu == "used":
-            raise RuntimeError("Physical devices cannot be modified after being initialized")
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["used", kind])
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", grow)
-    devices.allow_growth()
-    assert grown == [("used", True), ("GPU", True)]
+def test_gpu_memory_is_taken_as_needed_unless_the_user_says_otherwise():
+    program = "import os, eurosat_helpers; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    for given, used in ({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "false"}, "false"):
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}  # without an import of TensorFlow
+        environment.pop("TF_FORCE_GPU_ALLOW_GROWTH")
+        command = [sys.executable, "-c", program]
+        printed = subprocess.check_output(command, env=environment | given, text=True)
+        assert printed == f"{used}\n"
 
 
 ABORTS = """

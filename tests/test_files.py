@@ -1,6 +1,4 @@
-"""Tests of eurosat_helpers.files. Kills and a full disk are in test_survival.py."""
-
-import threading
+"""Tests of eurosat_helpers.files. Kills, processes and a full disk are in test_survival.py."""
 
 import pytest
 
@@ -22,22 +20,3 @@ def test_write_that_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match=r"Could not write .*table\.csv`; nothing was changed"):
         files.write(folder, b"new")
     assert {path.name for path in tmp_path.iterdir()} == {"table.csv", ".lock"}
-
-
-def test_lock_lets_in_one_at_a_time(tmp_path):
-    inside, most = [], []
-
-    def enter():
-        with files.locked(tmp_path / ".lock"):
-            inside.append(1)
-            most.append(len(inside))
-            inside.pop()
-
-    threads = [threading.Thread(target=enter) for _ in range(8)]
-    with files.locked(tmp_path / ".lock"):
-        for thread in threads:
-            thread.start()
-        assert not most
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 8

@@ -13,9 +13,6 @@ from eurosat_helpers import plots
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype="uint8")
 NAMES = ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Pasture", "River", "SeaLake"]
-CONFUSION = pd.DataFrame(
-    [[1200, 3], [0, 40]], index=["Forest", "River"], columns=["Forest", "River"]
-)
 RELIABILITY = pd.DataFrame(
     {
         "low": [0, 0.5],
@@ -25,29 +22,12 @@ RELIABILITY = pd.DataFrame(
         "accuracy": [np.nan, 0.95],
     }
 )
-HISTORY = pd.DataFrame(
-    {
-        "epoch": [1, 2],
-        "loss": [1.0, 0.5],
-        "val_loss": [1.1, 0.6],
-        "accuracy": [0.5, 0.9],
-        "val_accuracy": [0.4, 0.8],
-        "learning_rate": [1e-3, 1e-4],
-    }
-)
-COVERAGE = pd.DataFrame({"threshold": [0.9, 0.5], "coverage": [0.5, 1], "accuracy": [1, 0.9]})
 FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
     "prediction_grid": lambda title: plots.prediction_grid(
         IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
     ),
-    "class_counts": lambda title: plots.class_counts(
-        pd.Series([3000, 2000], index=["Forest", "Pasture"]), title=title
-    ),
-    "training_curves": lambda title: plots.training_curves(HISTORY, title=title),
-    "confusion_matrix": lambda title: plots.confusion_matrix(CONFUSION, title=title),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
-    "accuracy_by_coverage": lambda title: plots.accuracy_by_coverage(COVERAGE, title=title),
 }
 
 
@@ -148,43 +128,8 @@ def test_a_grid_of_no_tiles_says_so():
     assert figure.get_suptitle() == "Mistakes (no tiles)"
 
 
-def test_class_counts_writes_each_number():
-    figure = FIGURES["class_counts"]("")
-    assert texts(figure) == ["3,000", "2,000"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Forest", "Pasture"]
-
-
-def test_training_curves_show_training_and_validation():
-    figure = FIGURES["training_curves"]("")
-    assert titles(figure) == ["Loss", "Accuracy", "Learning rate"]
-    assert all(axes.get_xlabel() == "epoch" for axes in figure.axes)
-    training, validation = figure.axes[1].lines
-    assert training.get_ydata().tolist() == [0.5, 0.9]
-    assert validation.get_ydata().tolist() == [0.4, 0.8]
-
-
-def test_confusion_matrix_writes_counts_and_colors_shares_of_the_truth():
-    figure = FIGURES["confusion_matrix"]("")
-    assert texts(figure) == ["1,200", "3", "0", "40"]
-    np.testing.assert_allclose(
-        figure.axes[0].images[0].get_array(), [[1200 / 1203, 3 / 1203], [0, 1]]
-    )
-    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("truth", "prediction")
-
-
-def test_confusion_matrix_takes_a_class_without_tiles():
-    empty = pd.DataFrame([[0, 0], [1, 2]], index=["a", "b"], columns=["a", "b"])
-    shares = plots.confusion_matrix(empty).axes[0].images[0].get_array()
-    np.testing.assert_allclose(shares, [[0, 0], [1 / 3, 2 / 3]])
-
-
 def test_reliability_diagram_leaves_out_empty_bins():
     accuracy, tiles = FIGURES["reliability_diagram"]("").axes
     assert [bar.get_height() for bar in accuracy.patches] == [0.95]
     assert [bar.get_height() for bar in tiles.patches] == [20]
     assert accuracy.lines[1].get_xydata().tolist() == [[0.9, 0.95]]
-
-
-def test_accuracy_by_coverage_draws_the_table():
-    (line,) = FIGURES["accuracy_by_coverage"]("").axes[0].lines
-    assert line.get_xydata().tolist() == [[0.5, 1], [1, 0.9]]

@@ -1,14 +1,11 @@
-"""The record of a saved model: its command, its checks, and which model fits which tiles."""
+"""The record of a saved model: its checks, and which model fits which tiles."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 
@@ -35,19 +32,6 @@ METADATA = {
     "versions": {"tensorflow": "2.21.0"},
     "date": "2026-01-01T00:00:00+00:00",
 }
-PARAMETERS = {
-    "data_dir": "my tiles/é",
-    "class_names": ["Urban", "it's Water", "2750"],
-    "model_name": "1e3",  # a text, not a number
-    "note": '--None $HOME `"\\',
-    "split": {"seed": 0, "validation_fraction": 1e-05, "test_fraction": 0.2, "places": None},
-    "seed": 1,
-    "learning_rate": 1e-05,
-    "negative": -3,
-    "balanced": False,
-    "nothing": None,
-    "empty": "",
-}
 
 
 def tiles(class_names=CLASS_NAMES, names=TEST_NAMES, source="tiles in mine") -> data.Tiles:
@@ -64,33 +48,6 @@ def fake(folder: Path, names=TEST_NAMES, **changes: object) -> Path:
     (folder / "metadata.json").write_text(json.dumps({**METADATA, **changes}), "utf-8")
     (folder / "test_files.txt").write_text("\n".join(names) + "\n", "utf-8")
     return folder
-
-
-def test_command_gives_papermill_the_same_parameters(tmp_path):
-    cell = nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]})
-    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python"}}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=kernel)
-    nbformat.write(notebook, tmp_path / "training.ipynb")
-    (tmp_path / "results").mkdir()
-    command = record.command("training.ipynb", PARAMETERS)
-    program, rest = command.split(" ", 1)
-    assert program == "papermill"
-    # A shell takes the command apart; papermill only prepares the notebook, without a kernel.
-    run = subprocess.run(
-        f"'{sys.executable}' -m papermill {rest} --prepare-only",
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    cells = nbformat.read(tmp_path / "results" / "training.ipynb", as_version=4).cells
-    injected = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
-    received = {}
-    exec("\n".join(cell.source for cell in injected), received)
-    received.pop("__builtins__")
-    assert received == PARAMETERS
-    assert [type(received[name]) for name in PARAMETERS] == list(map(type, PARAMETERS.values()))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from filelock import FileLock
+from scipy.special import softmax
 
 from eurosat_helpers import calibration, evaluation, files, pipeline
 from eurosat_helpers.data import Tiles
@@ -81,7 +83,7 @@ def record(
     labels, probabilities = calibration.check(validation.labels, probabilities)
     logits = np.log(np.maximum(probabilities, 1e-12))
     temperature = calibration.fit_temperature(labels, logits)
-    probabilities = calibration.softmax(logits, temperature)
+    probabilities = softmax(logits / temperature, axis=1)
     scores = evaluation.scores(labels, probabilities)
     now = datetime.now(timezone.utc)
     row = {"name": name, "seed": int(seed), "parameters": int(parameters), "epochs": epochs}
@@ -92,7 +94,7 @@ def record(
     row["date"] = now.isoformat(timespec="seconds")
     folder = file.parent / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    with files.locked(file.with_name(".runs.lock")):
+    with FileLock(file.with_name(".runs.lock")):
         taken = set(_read(file)["run"])
         candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
         # A process that was killed leaves a file without a row.
@@ -126,7 +128,7 @@ def record_model(
     logits = model.predict(pipeline.dataset(validation, batch_size=250), verbose=0)
     return record(
         name,
-        calibration.softmax(logits),
+        softmax(logits, axis=1),
         validation=validation,
         parameters=model.count_params(),
         epochs=len(history),

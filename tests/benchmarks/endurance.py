@@ -46,7 +46,8 @@ def predict() -> None:
             yield images[start : start + BATCH]
 
     sizes, begin = [], time.perf_counter()
-    for rows in classifier.predict_batches(batches(), tiles=TILES):
+    for batch in batches():
+        rows = classifier.predict(batch)
         assert rows.shape == (BATCH, len(tiles.class_names))
         sizes.append(peak())
     seconds = time.perf_counter() - begin
