@@ -24,7 +24,7 @@ hypothesis.settings.register_profile("many", max_examples=2500, **QUIET)
 hypothesis.settings.load_profile("few")
 
 PROJECT = Path(__file__).resolve().parent.parent
-CACHE = ".tiles-cache.npy"
+CACHE = ".tiles-cache"
 
 
 def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
