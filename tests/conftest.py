@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from PIL import Image
 
 from eurosat_helpers import data
 from eurosat_helpers.data import demo, finding
@@ -23,7 +24,7 @@ hypothesis.settings.register_profile("many", max_examples=2500, **QUIET)
 hypothesis.settings.load_profile("few")
 
 PROJECT = Path(__file__).resolve().parent.parent
-CACHE = ".tiles-cache.npy"
+CACHE = ".tiles-cache"
 
 
 def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
@@ -35,16 +36,25 @@ def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
     return archive
 
 
+def write_demo(folder: Path, tiles_per_class: int, *, seed: int = 0) -> Path:
+    """Write demo tiles to `folder/2750/<Class>/<Class>_<N>.jpg`, and return the folder."""
+    for image, name in zip(*demo.draw(tiles_per_class, seed=seed), strict=True):
+        file = folder / "2750" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file, quality=95)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six demo tiles per class in the layout of EuroSAT. Copy them before you change them."""
-    return demo.write(tmp_path_factory.mktemp("demo"), tiles_per_class=6, seed=0)
+    return write_demo(tmp_path_factory.mktemp("demo"), tiles_per_class=6)
 
 
 @pytest.fixture(scope="session")
 def demo_tiles(tmp_path_factory: pytest.TempPathFactory) -> data.Tiles:
     """Forty demo tiles per class, read back from JPEG files."""
-    return data.load(demo.write(tmp_path_factory.mktemp("forty"), tiles_per_class=40, seed=0))
+    return data.load(write_demo(tmp_path_factory.mktemp("forty"), tiles_per_class=40))
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,49 @@
-"""List and open the files of a folder or zip file of class folders."""
+"""List and read the files of a folder or zip file of class folders."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import stat
 import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PureWindowsPath
 
 from eurosat_helpers.data.tiles import ROOTS
 
-MAX_BYTES = 1_000_000  # of a tile's file: the pixels are 12 kB, the rest leaves room for metadata
-_UNSAFE = re.compile(r"^[\\/]|^[A-Za-z]:|(^|[\\/])\.\.([\\/]|$)")
+_NO_TILE = re.compile(r"(^|/)(\.|__MACOSX/|(Thumbs\.db|desktop\.ini)?$)")  # hidden, or a folder
+
+
+def stamp(source: Path) -> list[tuple[str, int, int]]:
+    """Return name, bytes and time of change in ns of a zip file, or of each file of a folder."""
+    root, paths = source.parent, [source.name]
+    if source.is_dir():
+        root = _root(source)
+        paths = _tiles(path.replace(os.sep, "/") for path in glob.glob("*/*", root_dir=root))
+    stamps = []
+    for path in sorted(paths):
+        file = os.path.join(root, path)
+        status = os.stat(file, follow_symlinks=os.path.exists(file))  # it may link to nothing
+        stamps.append((path, status.st_size, status.st_mtime_ns))
+    return stamps
 
 
 @contextlib.contextmanager
-def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[[str], bytes]]]:
+def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
     """Open a folder or zip file with class folders, bare or below one of `ROOTS`.
 
-    Hidden files, and those that Windows and macOS add, are ignored.
-
     Yields:
-        The size in bytes of each path below the root ("Class/file", or "Class/" for a folder) and
-        its time of change, or CRC-32 in a zip; and a function that reads a path, or raises
-        ValueError for one that is not a regular file or has more than `MAX_BYTES`.
+        The size in bytes of each file by its path, "Class/file"; and a function that reads a path,
+        or raises ValueError if it is not a regular file.
 
     Raises:
         ValueError: If the zip file is damaged, or unsafe to unpack.
     """
     if source.is_dir():
-        root = next((source / name for name in ROOTS if (source / name).is_dir()), source)
-        yield _list_folder(root), lambda path: _read_file(root / path)
+        folder = _root(source)
+        yield {path: size for path, size, _ in stamp(source)}, lambda path: _read(folder / path)
         return
     try:
         archive = zipfile.ZipFile(source)
@@ -41,53 +52,26 @@ def opened(source: Path) -> Iterator[tuple[dict[str, tuple[int, int]], Callable[
             f"`{source}` is not a complete zip file: {error}. Delete it and download it again."
         ) from error
     with archive:
-        members = _list_zip(source, archive)
-        files = {path: (member.file_size, member.CRC) for path, member in members.items()}
-        yield files, lambda path: _read_member(archive, members[path])
+        sizes = {member.filename: member.file_size for member in archive.infolist()}
+        for path in map(PureWindowsPath, sizes):  # which knows drives and both kinds of slashes
+            if path.anchor or ".." in path.parts:
+                name = path.as_posix()
+                raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
+        root = next((f"{top}/" for top in ROOTS if any(n.startswith(f"{top}/") for n in sizes)), "")
+        paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
+        yield {path: sizes[root + path] for path in paths}, lambda path: archive.read(root + path)
 
 
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini", "__MACOSX")
+def _root(folder: Path) -> Path:
+    return next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
 
 
-def _list_folder(root: Path) -> dict[str, tuple[int, int]]:
-    files = {}
-    folders = [name for name in os.listdir(root) if _is_visible(name) and (root / name).is_dir()]
-    for folder in folders:
-        files[f"{folder}/"] = 0, 0
-        with os.scandir(root / folder) as entries:
-            for entry in filter(lambda entry: _is_visible(entry.name), entries):
-                size = modified = 0
-                with contextlib.suppress(FileNotFoundError):  # of a link to nothing: a bad tile
-                    size, modified = entry.stat().st_size, entry.stat().st_mtime_ns
-                files[f"{folder}/{entry.name}{'/' if entry.is_dir() else ''}"] = size, modified
-    return files
+def _tiles(paths: Iterable[str]) -> list[str]:
+    """Without stray files, and those beside the class folders."""
+    return [path for path in paths if "/" in path and not _NO_TILE.search(path)]
 
 
-def _list_zip(source: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    members = {info.filename: info for info in archive.infolist()}
-    if unsafe := [name for name in members if _UNSAFE.search(name)]:
-        raise ValueError(f"`{source}` is not safe: `{unsafe[0]}` writes outside its folder.")
-    tops = {name.split("/")[0] for name in members if "/" in name}
-    root = next((f"{root}/" for root in ROOTS if root in tops), "")
-    below = {name[len(root) :]: member for name, member in members.items() if name.startswith(root)}
-    visible = [path for path in below if all(map(_is_visible, path.split("/")))]
-    return {path: below[path] for path in visible if "/" in path}  # others lie beside the classes
-
-
-def _read_file(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # to read a pipe or a device might never end
+def _read(file: Path) -> bytes:
+    if not stat.S_ISREG(file.stat().st_mode):  # to read a pipe or a device might never end
         raise ValueError("not a regular file")
-    _check_size(status.st_size)
-    return path.read_bytes()
-
-
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    _check_size(member.file_size)  # `zipfile` reads no more than this, whatever is packed
-    return archive.read(member)
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes, more than the {MAX_BYTES:,} that a tile may have")
+    return file.read_bytes()

@@ -45,45 +45,39 @@ def load(
     """
     class_names = tuple(class_names)
     if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise ValueError(
-            f"`class_names` must be at least two different classes. Received: {class_names}"
-        )
+        raise ValueError(f"`class_names` must be at least two different. Received: {class_names}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip". Received: {on_error!r}')
-    data_dir = Path(data_dir).expanduser()
-    started = time.perf_counter()
+    data_dir, started = Path(data_dir).expanduser(), time.perf_counter()
     try:
         source = finding.find(data_dir, class_names)
     except ConnectionError as error:
         if class_names != CLASS_NAMES:
             raise
-        images, names = demo.draw(tiles_per_class=200)
+        (images, names), problems, title = demo.draw(tiles_per_class=200), {}, DEMO_SOURCE
         print(
-            f"{'*' * 78}\nDEMO TILES, NOT EuroSAT. `{data_dir}` holds no tiles, and the download "
-            f"failed:\n{error}\n{len(images):,} made-up tiles take their place. No score or figure "
-            f"made from them says\nanything about land cover.\n{'*' * 78}"
+            f"{'*' * 78}\nDEMO TILES, NOT EuroSAT. `{data_dir}` holds no tiles. {error}\n"
+            f"{len(images):,} made-up tiles take their place. No score or figure made from them "
+            f"says\nanything about land cover.\n{'*' * 78}"
         )
-        return _labeled(images, names, class_names, DEMO_SOURCE)
-    images, names, problems, cached = reading.read(
-        source, class_names, on_error=on_error, cache=data_dir / ".tiles-cache.npy"
-    )
-    for name, problem in list(problems.items())[:10]:
-        print(f"Left out a bad tile: {name}, {problem}.")
-    if len(problems) > 10:
-        print(f"Left out {len(problems) - 10} more: see `skipped`.")
-    tiles = _labeled(images, names, class_names, f"tiles in {source.resolve().name}")
-    if tiles.counts().to_dict() == CLASS_COUNTS:
-        tiles = replace(tiles, source="EuroSAT RGB")
-    print(
-        f"{len(tiles):,} tiles of {len(class_names)} classes from {source.resolve().name} in "
-        f"{time.perf_counter() - started:.1f} s, {'cached' if cached else 'decoded'}."
-    )
-    return replace(tiles, skipped=tuple(problems))
-
-
-def _labeled(
-    images: np.ndarray, names: Sequence[str], class_names: tuple[str, ...], source: str
-) -> Tiles:
-    """Tiles with the labels that their names say."""
+    else:
+        cache, found = data_dir / ".tiles-cache", source.resolve().name
+        images, names, problems, cached = reading.read(source, class_names, on_error, cache)
+        for name, problem in list(problems.items())[:10]:
+            print(f"Left out a bad tile: {name}, {problem}.")
+        if len(problems) > 10:
+            print(f"Left out {len(problems) - 10} more: see `skipped`.")
+        title = f"tiles in {found}"
+        print(
+            f"{len(images):,} tiles of {len(class_names)} classes from {found} in "
+            f"{time.perf_counter() - started:.1f} s, {'cached' if cached else 'decoded'}."
+        )
     labels = np.array([class_names.index(name.split("/")[0]) for name in names], np.int64)
-    return Tiles(images, labels, np.asarray(names), class_names, source)
+    tiles = Tiles(images, labels, np.asarray(names), class_names, title, tuple(problems))
+    counts = tiles.counts()
+    if not counts.all():
+        raise ValueError(
+            f"`{data_dir}` holds no tile of the class {', '.join(counts.index[counts == 0])}. Add "
+            "some, or leave the class out of `class_names`."
+        )
+    return replace(tiles, source="EuroSAT RGB") if counts.to_dict() == CLASS_COUNTS else tiles

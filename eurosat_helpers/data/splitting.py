@@ -23,15 +23,14 @@ def split(
 ) -> tuple[Tiles, Tiles, Tiles]:
     """Split each class by a hash of the tiles' names: the same on every machine and version.
 
-    The n tiles of a class are ordered by the SHA-256 of "seed/name". The first
-    round(test_fraction * n) are for the test, the next round(validation_fraction * n) for
-    validation, the rest for training.
+    Of a class's n tiles, by the SHA-256 of "seed/name", the first round(test_fraction * n) are for
+    the test, the next round(validation_fraction * n) for validation, the rest for training.
 
     Args:
         tiles: What to split.
         seed: Another seed gives another split.
-        validation_fraction: Fraction of each class for validation, between 0 and 1.
-        test_fraction: Fraction of each class for the test, between 0 and 1.
+        validation_fraction: Fraction of each class for validation, above 0.
+        test_fraction: Fraction of each class for the test, above 0; both together below 1.
         test_names: The test tiles, in place of `test_fraction`, as the names of `select`.
 
     Returns:
@@ -41,56 +40,58 @@ def split(
         ValueError: If a fraction is out of range, a name is not in `tiles` or there twice, or a
             class would be missing from a part.
     """
-    if not 0 < validation_fraction < 1:
-        raise ValueError(
-            f"`validation_fraction` must lie between 0 and 1. Received: {validation_fraction}"
-        )
-    if test_names is None and not 0 < test_fraction < 1 - validation_fraction:
-        raise ValueError(
-            "`test_fraction` must lie between 0 and what `validation_fraction` leaves, "
-            f"{1 - validation_fraction:g}. Received: {test_fraction}"
-        )
     if len(set(tiles.names)) < len(tiles):
-        raise ValueError(
-            "`tiles` must hold each name once. Split first, then repeat training tiles."
-        )
-    digests = [hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in tiles.names]
-    order = np.array(sorted(range(len(tiles)), key=digests.__getitem__))
+        raise ValueError("`tiles` must hold each name once. Split first, then repeat tiles.")
     part = np.zeros(len(tiles), np.int64)  # 0 training, 1 validation, 2 test
     if test_names is not None:
-        part[_positions(tiles, test_names, "test_names")] = 2
+        part[np.isin(tiles.names, select(tiles, test_names).names)] = 2
+        test_fraction = 0.0
+    if not 0 < validation_fraction < 1 - test_fraction <= 1:
+        raise ValueError(
+            "`validation_fraction` and `test_fraction` must be above 0, and their sum below 1. "
+            f"Received: {validation_fraction} and {test_fraction}"
+        )
+    order = np.argsort([hashlib.sha256(f"{seed}/{n}".encode()).hexdigest() for n in tiles.names])
     for label, class_name in enumerate(tiles.class_names):
         members = order[tiles.labels[order] == label]
-        if test_names is None:
-            part[members[: round(test_fraction * len(members))]] = 2
-        others = members[part[members] != 2]
+        part[members[: round(test_fraction * len(members))]] = 2
+        others = members[part[members] == 0]
         part[others[: round(validation_fraction * len(members))]] = 1
-        training, validation, test = np.bincount(part[members], minlength=3)
-        if not (training and validation and test):
+        counts = np.bincount(part[members], minlength=3).tolist()
+        if 0 in counts:
             raise ValueError(
-                f"Each part needs a tile of each class, but the {len(members)} of {class_name} "
-                f"give {training} for training, {validation} for validation and {test} for the "
-                "test. Use more tiles or other fractions."
+                f"Training, validation and test need a tile of each class, but get {counts} of the "
+                f"{len(members)} of {class_name}. Use more tiles or other fractions."
             )
     return tiles[part == 0], tiles[part == 1], tiles[part == 2]
 
 
 def select(tiles: Tiles, names: Iterable[str] | str | os.PathLike[str]) -> Tiles:
-    """Select tiles by name.
+    """Select tiles by name, in the order of the names.
 
     Args:
         tiles: What to select from.
         names: "Class/Class_12.jpg" or "Class_12.jpg" each, or the path of a text file with one
             name per line. Blank lines and repeated names are ignored.
 
-    Returns:
-        The named tiles, in the order of the names.
-
     Raises:
         FileNotFoundError: If the text file does not exist.
         ValueError: If a name is not in `tiles`, or if there is no name.
     """
-    return tiles[_positions(tiles, names, "names")]
+    if isinstance(names, (str, os.PathLike)):
+        if not Path(names).is_file():
+            raise FileNotFoundError(f"`names` must be names or a text file. No such file: {names}")
+        names = Path(names).read_text(encoding="utf-8-sig").splitlines()
+    names = [name.strip() for name in names if name.strip()]
+    names = [name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names]
+    position = {name: index for index, name in enumerate(tiles.names)}
+    unknown = [name for name in names if name not in position]
+    if unknown or not names:
+        raise ValueError(
+            f"`names` must be at least one name of a tile, such as {tiles.names[0]}. Received "
+            f"{len(names)} names, {len(unknown)} of them unknown: {', '.join(unknown[:3])}"
+        )
+    return tiles[[position[name] for name in dict.fromkeys(names)]]
 
 
 def sample(tiles: Tiles, count: int = 20, *, seed: int | None = None) -> Tiles:
@@ -98,14 +99,11 @@ def sample(tiles: Tiles, count: int = 20, *, seed: int | None = None) -> Tiles:
 
     Args:
         tiles: What to draw from, without replacement.
-        count: How many to draw.
+        count: How many to draw, from 1 to the number of tiles.
         seed: The same seed draws the same tiles; None draws others every time.
 
-    Returns:
-        `count` tiles.
-
     Raises:
-        ValueError: If `count` is less than 1 or more than there are tiles.
+        ValueError: If `count` is out of range.
     """
     if not 1 <= count <= len(tiles):
         raise ValueError(f"`count` must be from 1 to {len(tiles)}. Received: {count}")
@@ -114,26 +112,3 @@ def sample(tiles: Tiles, count: int = 20, *, seed: int | None = None) -> Tiles:
     turns = pd.Series(order).groupby(tiles.labels[order]).cumcount()  # 0 is a class's first tile
     chosen = order[np.argsort(turns.to_numpy(), kind="stable")[:count]]
     return tiles[rng.permutation(chosen)]
-
-
-def _positions(
-    tiles: Tiles, names: Iterable[str] | str | os.PathLike[str], argument: str
-) -> list[int]:
-    """Positions of the named tiles, in the order of the names and each once."""
-    if isinstance(names, (str, os.PathLike)):
-        if not Path(names).is_file():
-            raise FileNotFoundError(
-                f"`{argument}` must be names or the path of a text file. No such file: {names}"
-            )
-        names = Path(names).read_text(encoding="utf-8-sig").splitlines()
-    names = [name.strip() for name in names if name.strip()]
-    if not names:
-        raise ValueError(f"`{argument}` must name at least one tile. Received: none")
-    names = [name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names]
-    position = {name: index for index, name in enumerate(tiles.names)}
-    if unknown := [name for name in names if name not in position]:
-        raise ValueError(
-            f"`{argument}` must be names of the tiles, such as {tiles.names[0]}. Received "
-            f"{len(unknown)} that are not: {', '.join(unknown[:3])}"
-        )
-    return [position[name] for name in dict.fromkeys(names)]

@@ -1,8 +1,7 @@
-"""Tiles in memory."""
+"""Tiles in memory, and what EuroSAT consists of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +48,7 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> Tiles:
+    def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> Tiles:
         """Return a subset: by positions, a boolean mask, a slice, or one position."""
         index = [index] if isinstance(index, (int, np.integer)) else index
         subset = self.images[index], self.labels[index], self.names[index]

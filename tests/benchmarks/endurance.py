@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from eurosat_helpers import artifact, data
-from eurosat_helpers.data import demo
+from tests.conftest import write_demo
 
 TILES = 500_000
 BATCH = 1_000
@@ -61,9 +61,8 @@ def read() -> None:
     seconds = []
     for count in FILES:
         with tempfile.TemporaryDirectory() as scratch:
-            originals = sorted(
-                demo.write(Path(scratch) / "few", tiles_per_class=6, seed=0).rglob("*.jpg")
-            )
+            few = write_demo(Path(scratch) / "few", tiles_per_class=6)
+            originals = sorted(few.rglob("*.jpg"))
             folder = Path(scratch) / "many"
             for number in range(count):
                 original = originals[number % len(originals)]

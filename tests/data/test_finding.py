@@ -22,28 +22,26 @@ from eurosat_helpers.data import finding
 
 
 def test_missing_and_empty_folders_are_errors_that_say_what_belongs_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder `.*nowhere`. Correct `data_dir`"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere` does not exist. Correct `data_dir`"):
         data.load(tmp_path / "nowhere")
     (tmp_path / ".ipynb_checkpoints").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no tiles. Put class folders, `2750`"):
+    with pytest.raises(FileNotFoundError, match=r"holds no tiles. .* put class folders, `2750`"):
         data.load(tmp_path)
 
 
 def test_only_unknown_class_folders_are_not_an_empty_folder(tmp_path, eurosat):
     for folder in (tmp_path / "mine", eurosat):
         (folder / "Glacier").mkdir(parents=True)
+        (folder / "Glacier" / "Glacier_1.jpg").touch()
         with pytest.raises(ValueError, match="unknown class folders: Glacier"):
             data.load(folder)
 
 
-def test_one_of_several_zips_must_be_clear(folder, tmp_path):
-    mine = tmp_path / "mine"
-    zip_folder(folder, mine / "old.zip")
-    zip_folder(folder, mine / "new.zip")
-    with pytest.raises(ValueError, match=r"several zip files: new.zip, old.zip. Leave only one"):
-        data.load(mine)
-    zip_folder(folder, mine / "EuroSAT_RGB.zip", "EuroSAT_RGB")
-    assert data.load(mine).source == "tiles in EuroSAT_RGB.zip"
+def test_several_zips_are_an_error_that_names_them(folder, tmp_path):
+    zip_folder(folder, tmp_path / "old.zip")
+    zip_folder(folder, tmp_path / "new.zip")
+    with pytest.raises(ValueError, match=r"must hold only one zip file.* new.zip, old.zip"):
+        data.load(tmp_path)
 
 
 def test_environment_variable_names_a_zip_for_eurosat_alone(folder, eurosat, tmp_path, monkeypatch):
@@ -51,7 +49,7 @@ def test_environment_variable_names_a_zip_for_eurosat_alone(folder, eurosat, tmp
     assert data.load(eurosat).source == "tiles in mine.zip"
     assert [path.name for path in eurosat.iterdir()] == [CACHE]
     assert [path.name for path in (tmp_path / "far").iterdir()] == ["mine.zip"]
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
+    with pytest.raises(FileNotFoundError, match="my tiles` does not exist"):
         data.load(eurosat.with_name("my tiles"))
 
 
@@ -183,7 +181,7 @@ def test_cut_connection_is_tried_again(download, server):
 @pytest.mark.parametrize("url", [None, "http://no-such-host.invalid/a.zip"])
 def test_no_network_is_told_from_a_bad_answer_and_at_once(download, eurosat, url):
     started = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"No connection to .* Connect to the network, "):
+    with pytest.raises(ConnectionError, match=r"archive:\n.*no connection\n.*\nConnect to the"):
         download(url or unreachable(), unreachable())
     assert time.monotonic() - started < 20
     assert list(eurosat.iterdir()) == []
@@ -194,7 +192,7 @@ def test_no_network_is_told_from_a_bad_answer_and_at_once(download, eurosat, url
 
 def test_proxy_that_is_down_counts_as_no_network(download, monkeypatch):
     monkeypatch.setenv("http_proxy", unreachable().removesuffix("/a.zip"))
-    with pytest.raises(ConnectionError, match=r"No connection to somewhere.invalid"):
+    with pytest.raises(ConnectionError, match=r"somewhere.invalid/a.zip: no connection"):
         download("http://somewhere.invalid/a.zip")
 
 
@@ -225,7 +223,7 @@ def test_demo_tiles_without_network_come_with_a_notice_and_leave_no_file(eurosat
     assert list(eurosat.iterdir()) == []
     notice = capsys.readouterr().out
     assert "DEMO TILES, NOT EuroSAT" in notice
-    assert "No connection to 127.0.0.1" in notice
+    assert "/EuroSAT.zip: no connection" in notice
     assert "EUROSAT_ARCHIVE" in notice
-    with pytest.raises(ConnectionError, match="No connection"):  # none for other classes
+    with pytest.raises(ConnectionError, match="no connection"):  # none for other classes
         data.load(eurosat, class_names=("Ice", "Sand"))

@@ -88,8 +88,8 @@ def test_published_list_is_the_test_set(tmp_path, as_file):
 def test_test_name_that_is_not_in_the_data_is_shown():
     names = ["Lake_1.jpg", "Lake_77.jpg", "Sand/Sand_1.jpg", "x.jpg", "y.jpg"]
     message = (
-        r"`test_names` must be names of the tiles, such as Lake/Lake_0.jpg. Received 4 that are "
-        r"not: Lake/Lake_77.jpg, Sand/Sand_1.jpg, /x.jpg"
+        r"`names` must be .*, such as Lake/Lake_0.jpg. Received 5 names, 4 of them unknown: "
+        r"Lake/Lake_77.jpg, Sand/Sand_1.jpg, /x.jpg"
     )
     with pytest.raises(ValueError, match=message):
         data.split(made_up(50), test_names=names)
@@ -103,12 +103,16 @@ def test_tiles_that_were_repeated_are_not_split():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"validation_fraction": 0}, r"`validation_fraction` must lie .* Received: 0"),
-        ({"test_fraction": 0.95}, r"`test_fraction` must lie between 0 and .*0.92. Received: 0.95"),
-        ({"validation_fraction": 0.001}, r"the 50 of Lake give 40 for training, 0 for validation"),
-        ({"test_fraction": 0.001}, r"4 for validation and 0 for the test. Use more tiles"),
-        ({"test_names": ["Lake_1.jpg"]}, r"the 50 of Wood give 46 for training, .* 0 for the test"),
-        ({"test_names": []}, r"`test_names` must name at least one tile"),
+        ({"validation_fraction": 0}, r"must be above 0, and .* below 1. Received: 0 and 0.2"),
+        ({"validation_fraction": -0.1}, r"`validation_fraction` and .* Received: -0.1 and 0.2"),
+        ({"test_fraction": 0.95}, r"`test_fraction` must be .* Received: 0.08 and 0.95"),
+        ({"test_fraction": -0.1}, r"Received: 0.08 and -0.1"),
+        ({"test_fraction": float("nan")}, r"Received: 0.08 and nan"),
+        ({"test_fraction": 0}, r"get \[46, 4, 0\] of the 50 of Lake"),
+        ({"validation_fraction": 0.001}, r"get \[40, 0, 10\] of the 50 of Lake. Use more tiles"),
+        ({"test_fraction": 0.001}, r"get \[46, 4, 0\] of the 50 of Lake"),
+        ({"test_names": ["Lake_1.jpg"]}, r"get \[46, 4, 0\] of the 50 of Wood"),
+        ({"test_names": []}, r"`names` must be at least one .* Received 0 names"),
     ],
 )
 def test_bad_split_says_what_is_wrong(arguments, message):

@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import write_demo
 
 from eurosat_helpers import data
-from eurosat_helpers.data import demo
 from eurosat_helpers.improvements import sampling
 
 
@@ -20,7 +20,7 @@ def uneven(demo_tiles):
 @pytest.fixture(scope="module")
 def extra(tmp_path_factory):
     """Ten other demo tiles, one of each class, read from a folder `more`."""
-    return data.load(demo.write(tmp_path_factory.mktemp("x") / "more", tiles_per_class=1, seed=7))
+    return data.load(write_demo(tmp_path_factory.mktemp("x") / "more", tiles_per_class=1, seed=7))
 
 
 def test_oversampled_classes_have_the_same_number_of_tiles(uneven):
@@ -63,7 +63,7 @@ def test_added_tiles_come_after_the_training_tiles_with_their_folder_in_the_name
 
 
 def test_tiles_of_some_classes_get_the_labels_of_the_training_tiles(demo_tiles, extra, tmp_path):
-    demo.write(tmp_path / "more", tiles_per_class=1, seed=7)
+    write_demo(tmp_path / "more", tiles_per_class=1, seed=7)
     classes = ("River", "Forest")
     for name in classes:
         shutil.copytree(tmp_path / "more" / "2750" / name, tmp_path / "some" / name)
