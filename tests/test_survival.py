@@ -85,7 +85,7 @@ def test_training_that_is_killed_at_any_moment_ends_as_an_uninterrupted_one(
         counts = [0]
         for file in kept.glob("[!.]*.npz"):
             with np.load(file) as state:
-                counts.append(len(state["arr_0"]))
+                counts.append(len(state["rows"]))
         return max(counts)
 
     def in_an_epoch():
