@@ -49,8 +49,8 @@ class Run:
 
     def write(self, *, rows: np.ndarray, best: list[np.ndarray]) -> None:
         """Write history, model, optimizer and best weights: the complete file or nothing."""
-        arrays = map(keras.ops.convert_to_numpy, (rows, *self._variables(), *best))
-        np.savez(packed := io.BytesIO(), *arrays)
+        arrays = map(keras.ops.convert_to_numpy, (*self._variables(), *best))
+        np.savez(packed := io.BytesIO(), *arrays, rows=rows)  # the first in the file
         files.write(self.file, packed.getbuffer())
         self.model._trained_by_run = True
 

@@ -122,20 +122,13 @@ def _describe(encoded: bytes) -> str:
 
 
 def _check_images(images: np.ndarray) -> None:
-    if images.shape[1:] != IMAGE_SHAPE or len(images) == 0:
-        hint = " (for one tile pass images[None])" if images.shape == IMAGE_SHAPE else ""
+    floats = images.dtype.kind == "f" and images.size > 0
+    low, high = (images.min(), images.max()) if floats else (0, 255)  # NaN where any pixel is
+    raw = images.dtype == np.uint8 or (floats and low >= 0 and 1 < high <= 255)
+    if images.shape[1:] != IMAGE_SHAPE or len(images) == 0 or not raw:
+        values = f", {low:.4g} to {high:.4g}" if floats else ""
         raise ValueError(
-            f"`images` must have shape (N, 64, 64, 3) with at least one tile{hint}. "
-            f"Received: shape {images.shape}"
-        )
-    if images.dtype == np.uint8:
-        return
-    if images.dtype.kind != "f":
-        received = f"Received: dtype {images.dtype}"
-        raise ValueError(f"`images` must be uint8 or floating-point pixels in 0-255. {received}")
-    low, high = images.min(), images.max()  # NaN where any pixel is
-    if not (low >= 0 and 1 < high <= 255):
-        hint = " (if they are scaled to 0-1, multiply them by 255)" if 0 <= low <= high <= 1 else ""
-        raise ValueError(
-            f"`images` must hold raw pixels in 0-255{hint}. Received: {low:.4g} to {high:.4g}"
+            "`images` must be uint8 or floating-point pixels in 0-255 (multiply by 255 what is "
+            "scaled to 0-1), shape (N, 64, 64, 3) with at least one tile (for one tile pass "
+            f"images[None]). Received: {images.dtype}, shape {images.shape}{values}"
         )

@@ -78,12 +78,8 @@ def prediction_grid(
     Raises:
         ValueError: If the lengths differ.
     """
-    given = {"predictions": predictions, "confidences": confidences}
-    given["truth"] = [None] * len(images) if truth is None else truth
-    for name, values in given.items():
-        if len(values) != len(images):
-            raise ValueError(f"`{name}` must have {len(images)} entries. Received: {len(values)}")
-    rows, titles = list(zip(*given.values(), strict=True)), []
+    truth = [None] * len(images) if truth is None else truth
+    rows, titles = list(zip(predictions, confidences, truth, strict=True)), []
     for said, confidence, true in rows:
         # Never rounded up to certainty.
         text = f"{said} {'>99%' if confidence > 0.99 else f'{confidence:.0%}'}"

@@ -112,12 +112,13 @@ def test_prediction_grid_has_room_for_the_longest_names():
     ("call", "message"),
     [
         (lambda: plots.tile_grid(IMAGES, ["a"]), "`titles` must have 7 entries. Received: 1"),
-        (lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7), "`truth` must have"),
-        (lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7), "`predictions` must have"),
-        (lambda: plots.prediction_grid(IMAGES, None, NAMES, [1]), "`confidences` must have"),
+        (lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7), "argument 3 is shorter"),
+        (lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7), "argument 2 is longer"),
+        (lambda: plots.prediction_grid(IMAGES, None, NAMES, [1]), "argument 2 is shorter"),
+        (lambda: plots.prediction_grid(IMAGES, ["a"], ["a"], [1]), "`titles` must have 7"),
     ],
 )
-def test_lists_that_do_not_fit_the_images_are_named(call, message):
+def test_lists_that_do_not_fit_the_images_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
     assert plt.get_fignums() == []
