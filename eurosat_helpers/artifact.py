@@ -40,6 +40,8 @@ def save(
     history: pd.DataFrame,
     temperature: float,
     confidence_threshold: Mapping[str, float | None],
+    detector: keras.Model,
+    unfamiliarity_threshold: Mapping[str, float],
     notebook: str = "training.ipynb",
 ) -> Path:
     """Write the model and its record as one folder, completely or not at all; return the folder.
@@ -55,6 +57,8 @@ def save(
         history: One row per epoch, with its `seconds`.
         temperature: Divides the logits before the softmax (see `calibration.fit_temperature`).
         confidence_threshold: See `calibration.confidence_threshold`.
+        detector: Model from the same pixels to unfamiliarity `(N,)` (see `outliers.fit`).
+        unfamiliarity_threshold: See `outliers.threshold`.
         notebook: The notebook that `parameters` belong to.
 
     Raises:
@@ -79,6 +83,7 @@ def save(
         "split": parameters.get("split"),
         "scores": scores,
         "confidence_threshold": confidence_threshold,
+        "unfamiliarity_threshold": unfamiliarity_threshold,
         "epochs": len(history),
         "seconds": round(float(history["seconds"].sum()), 1),
         "hardware": f"{devices.hardware()}, {devices.precision()}",
@@ -98,7 +103,8 @@ def save(
     with _held(directory) as (new, old):
         record.check_replaceable(directory)
         try:
-            export.write(model, new, class_names=test.class_names, temperature=temperature)
+            options = {"class_names": test.class_names, "temperature": temperature}
+            export.write(model, new, detector=detector, **options)
             # A model that was never compiled: the optimizer's state would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
             (new / "metadata.json").write_text(text, encoding="utf-8")

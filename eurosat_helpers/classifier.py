@@ -39,15 +39,17 @@ class Classifier:
         """The names of the classes, in the order of the probabilities."""
         return tuple(self.metadata["class_names"])
 
-    def predict(self, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
-        """Predict the class probabilities of tiles.
+    def serve(self, images: np.ndarray, *, batch_size: int = 128) -> dict[str, np.ndarray]:
+        """Predict the class probabilities and the unfamiliarity of tiles.
 
         Args:
             images: uint8 or floating-point pixels in 0-255, shape `(N, 64, 64, 3)`.
             batch_size: Tiles computed at once.
 
         Returns:
-            float32 probabilities of shape `(N, C)`; each row sums to one.
+            `probabilities`, float32 of shape `(N, C)` with rows that sum to one, and
+            `unfamiliarity`, float32 of shape `(N,)`: above the threshold in the metadata, the image
+            is unlike the tiles of the training, and its probabilities should not be used.
 
         Raises:
             ValueError: If `images` has another shape, dtype or range; the message names the fix.
@@ -55,8 +57,12 @@ class Classifier:
         images = np.asarray(images)
         _check_images(images)
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-        rows = [self.served.serve(tf.cast(batch, tf.float32))["probabilities"] for batch in batches]
-        return np.concatenate(rows)
+        rows = [self.served.serve(tf.cast(batch, tf.float32)) for batch in batches]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def predict(self, images: np.ndarray, *, batch_size: int = 128) -> np.ndarray:
+        """Predict the class probabilities of tiles alone: see `serve`."""
+        return self.serve(images, batch_size=batch_size)["probabilities"]
 
     def predict_jpeg(self, encoded: Sequence[bytes], *, batch_size: int = 128) -> pd.DataFrame:
         """Predict from encoded images.
@@ -66,7 +72,8 @@ class Classifier:
             batch_size: Images computed at once.
 
         Returns:
-            One row per image: `label`, `confidence` and one probability column per class.
+            One row per image: `label`, `confidence`, `unfamiliarity` and one probability column per
+            class.
 
         Raises:
             ValueError: If there is no image, or one is not as described; the message names it.
@@ -79,7 +86,7 @@ class Classifier:
         for start in range(0, len(encoded), batch_size):
             batch = encoded[start : start + batch_size]
             try:
-                rows.append(self.served.serve_jpeg(tf.constant(batch))["probabilities"])
+                rows.append(self.served.serve_jpeg(tf.constant(batch)))
             except tf.errors.InvalidArgumentError as error:
                 first = re.search(r"\[(\d+)", error.message)  # of the positions that it names
                 if first is None:
@@ -89,11 +96,11 @@ class Classifier:
                     f"`encoded[{position}]` must be a JPEG or PNG image of 64x64 pixels. "
                     f"Received: {_describe(encoded[position])}"
                 ) from None
-        table = pd.DataFrame(np.concatenate(rows), columns=self.class_names)
-        label, confidence = table.idxmax(axis=1), table.max(axis=1)
-        table.insert(0, "label", label)
-        table.insert(1, "confidence", confidence)
-        return table
+        found = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        table = pd.DataFrame(found.pop("probabilities"), columns=self.class_names)
+        found["label"] = [label.decode() for label in found["label"]]
+        columns = ["label", "confidence", "unfamiliarity"]
+        return pd.concat([pd.DataFrame(found)[columns], table], axis=1)
 
     def card(self) -> pd.DataFrame:
         """Summarize the metadata: one row per fact, one column, named after the folder."""

@@ -19,24 +19,31 @@ def write(
     directory: str | os.PathLike[str],
     *,
     class_names: Sequence[str],
+    detector: keras.Model,
     temperature: float = 1.0,
 ) -> None:
     """Write a SavedModel with the endpoints `serve` and `serve_jpeg`.
 
-    `serve` turns float32 `images` `(N, 64, 64, 3)` in 0-255 into `probabilities` `(N, C)`.
-    `serve_jpeg` turns the bytes of N JPEG or PNG images of 64x64 pixels into `label`, `confidence`
-    and `probabilities`; images that it cannot decode are an InvalidArgumentError.
+    `serve` turns float32 `images` `(N, 64, 64, 3)` in 0-255 into `probabilities` `(N, C)` and
+    `unfamiliarity` `(N,)`. `serve_jpeg` turns the bytes of N JPEG or PNG images of 64x64 pixels
+    into these, `label` and `confidence`; images that it cannot decode are an InvalidArgumentError.
 
     Args:
         model: Functional or sequential model from `images` to logits.
         directory: Folder to write.
         class_names: The C classes, in the order of the logits.
+        detector: Model from `images` to `unfamiliarity`; layers of `model` in it are computed once.
         temperature: Divides the logits before the softmax.
     """
-    network = fold_batch_normalization(model)
+    shared = detector.inputs[0] is model.inputs[0]
+    unfamiliarity = detector.outputs[0] if shared else detector(model.inputs[0])
+    network = keras.Model(model.inputs[0], [model.outputs[0], unfamiliarity])
+    network = fold_batch_normalization(network)
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": tf.nn.softmax(network(images, training=False) / temperature)}
+        logits, unfamiliarity = network(images, training=False)
+        probabilities = tf.nn.softmax(logits / temperature)
+        return {"probabilities": probabilities, "unfamiliarity": unfamiliarity}
 
     def serve_jpeg(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = serve(tf.cast(_decode_all(encoded), tf.float32))

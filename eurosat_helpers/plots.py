@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito, "Color Universal Design" (2008): distinct for color-blind readers too.
-BLUE, GREEN, ORANGE, VERMILLION, GRAY = "#0072B2", "#009E73", "#E69F00", "#D55E00", "#666666"
+BLUE, GREEN, ORANGE, VERMILLION = "#0072B2", "#009E73", "#E69F00", "#D55E00"
+PURPLE, GRAY = "#CC79A7", "#666666"
 WIDTH = 10  # inches: a notebook cell
 STYLE = {"dpi": 100, "layout": "constrained"}
 
@@ -63,8 +64,9 @@ def prediction_grid(
     columns: int = 5,
     title: str = "",
     threshold: float | None = None,
+    unfamiliar: Sequence[bool] | None = None,
 ) -> Figure:
-    """Draw tiles with their predictions; mistakes and unsure answers are marked.
+    """Draw tiles with their predictions; mistakes, unsure answers and outliers are marked.
 
     Args:
         images: Pixels in 0-255, shape `(N, height, width, 3)`.
@@ -74,26 +76,45 @@ def prediction_grid(
         columns: Tiles per row.
         title: Of the figure.
         threshold: Confidence below which a tile is marked as unsure; None marks none.
+        unfamiliar: For each of N tiles, whether to mark it as unfamiliar; None marks none.
 
     Raises:
         ValueError: If the lengths differ.
     """
     truth = [None] * len(images) if truth is None else truth
-    rows, titles = list(zip(predictions, confidences, truth, strict=True)), []
-    for said, confidence, true in rows:
+    unfamiliar = [False] * len(images) if unfamiliar is None else unfamiliar
+    rows, titles = list(zip(predictions, confidences, truth, unfamiliar, strict=True)), []
+    for said, confidence, true, _ in rows:
         # Never rounded up to certainty.
         text = f"{said} {'>99%' if confidence > 0.99 else f'{confidence:.0%}'}"
         mark = "✓" if said == true else "✗"
         titles.append(text if true is None else f"{mark} {text}\ntruth: {true}")
     figure = tile_grid(images, titles, columns=columns, title=title)
-    for axes, (said, confidence, true) in zip(figure.axes, rows, strict=False):
+    for axes, (said, confidence, true, unlike) in zip(figure.axes, rows, strict=False):
         if true is not None:
             color, width = (GREEN, 1.5) if said == true else (VERMILLION, 4.5)
             axes.spines[:].set(visible=True, color=color, linewidth=width)
             axes.title.set_color("black" if said == true else VERMILLION)
-        if threshold is not None and confidence < threshold:
-            box = {"facecolor": ORANGE, "edgecolor": "none", "pad": 2}
-            axes.text(0.05, 0.05, "unsure", transform=axes.transAxes, fontsize=8.5, bbox=box)
+        unsure = threshold is not None and confidence < threshold
+        if unlike or unsure:
+            text, color = ("unfamiliar", PURPLE) if unlike else ("unsure", ORANGE)
+            box = {"facecolor": color, "edgecolor": "none", "pad": 2}
+            axes.text(0.05, 0.05, text, transform=axes.transAxes, fontsize=8.5, bbox=box)
+    return figure
+
+
+def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
+    """Draw `evaluation.robustness`: per row, how many are right, of all and of the sure answers."""
+    figure, axes = _charts(8, 0.28 * len(table) + 1)
+    table = table[::-1]
+    axes.plot(table["sure"], table.index, "|", color=GRAY, markersize=10, label="share sure")
+    axes.plot(table["accuracy"], table.index, "o", color=BLUE, label="accuracy")
+    hollow = {"color": VERMILLION, "fillstyle": "none", "label": "accuracy of the sure answers"}
+    axes.plot(table["right_when_sure"], table.index, "D", **hollow)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlabel="share of the tiles, or of the sure answers")
+    figure.suptitle(title)
     return figure
 
 

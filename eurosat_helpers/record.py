@@ -19,8 +19,15 @@ METADATA = {"class_names": list, "data_source": str, "split": dict, "epochs": in
 METADATA |= {"scores.validation.tiles": int, "scores.validation.accuracy": Real}
 METADATA |= {"scores.test.tiles": int, "scores.test.calibration_error": Real}
 METADATA |= {f"scores.test.accuracy{end}": Real for end in ("", "_low", "_high")}
-METADATA |= {"confidence_threshold.threshold": Real, "temperature": Real, "command": str}
-METADATA |= {"hardware": str, "image_size": int, "input_range": list, "parameters": int}
+METADATA |= {"confidence_threshold.threshold": Real, "unfamiliarity_threshold.threshold": Real}
+METADATA |= {
+    "temperature": Real,
+    "command": str,
+    "hardware": str,
+    "image_size": int,
+    "input_range": list,
+    "parameters": int,
+}
 METADATA |= {"versions.tensorflow": str, "date": str}
 
 

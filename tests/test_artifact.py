@@ -34,6 +34,7 @@ RECORD = {
     "history": HISTORY,
     "temperature": TEMPERATURE,
     "confidence_threshold": {"threshold": 0.9, "accuracy": 0.995, "coverage": 0.8},
+    "unfamiliarity_threshold": {"threshold": 12.5, "clean": 0.03, "changed": 0.04},
 }
 PARAMETERS = {
     "data_dir": "my tiles/é",
@@ -114,7 +115,9 @@ def some_tiles(names: tuple[str, ...] = TEST_NAMES, classes: int = 10) -> data.T
 
 
 def save(model: keras.Model, directory: Path, **changes: object) -> Path:
-    return artifact.save(model, directory, **{"test": some_tiles(), **RECORD, **changes})
+    detector = keras.Model(model.input, keras.ops.mean(model.input, axis=(1, 2, 3)))
+    given = {"test": some_tiles(), "detector": detector, **RECORD}
+    return artifact.save(model, directory, **{**given, **changes})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -311,9 +314,10 @@ def test_save_refuses_what_does_not_fit_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_save_needs_the_confidence_threshold(model, tmp_path):
-    without = {name: value for name, value in RECORD.items() if name != "confidence_threshold"}
-    with pytest.raises(TypeError, match="confidence_threshold"):
+@pytest.mark.parametrize("threshold", ["confidence_threshold", "unfamiliarity_threshold"])
+def test_save_needs_the_thresholds(model, tmp_path, threshold):
+    without = {name: value for name, value in RECORD.items() if name != threshold}
+    with pytest.raises(TypeError, match=threshold):
         artifact.save(model, tmp_path / "my_model", test=some_tiles(), **without)
 
 

@@ -38,7 +38,7 @@ def classifier() -> artifact.Classifier:
 
 def test_predictions_are_those_of_the_keras_model_at_its_temperature(classifier):
     model = keras.saving.load_model(SHIPPED / "model.keras")
-    assert isinstance(model.get_layer("augmentation"), augmentation.RandomSymmetry)
+    assert isinstance(model.get_layer("augmentation-symmetry"), augmentation.RandomSymmetry)
     logits = model(IMAGES.astype("float32"), training=False)
     wanted = softmax(np.asarray(logits) / classifier.metadata["temperature"], axis=1)
     np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-5)
@@ -95,9 +95,11 @@ def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, setting
     decoded = np.stack([np.asarray(Image.open(io.BytesIO(item))) for item in encoded])
     wanted = classifier.predict(decoded)
     table = classifier.predict_jpeg(encoded, batch_size=2)
-    assert table.columns.tolist() == ["label", "confidence", *CLASS_NAMES]
+    assert table.columns.tolist() == ["label", "confidence", "unfamiliarity", *CLASS_NAMES]
     np.testing.assert_allclose(table[list(CLASS_NAMES)], wanted, atol=1e-6)
     np.testing.assert_allclose(table["confidence"], wanted.max(axis=1), atol=1e-6)
+    unfamiliarity = classifier.serve(decoded)["unfamiliarity"]
+    np.testing.assert_allclose(table["unfamiliarity"], unfamiliarity, rtol=1e-5)
     assert table["label"].tolist() == [CLASS_NAMES[index] for index in wanted.argmax(axis=1)]
 
 

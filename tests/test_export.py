@@ -36,12 +36,18 @@ def assert_same_answers(model, *, normalizations):
 
 def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
     model = models.build_cnn(**STATISTICS, **SMALL, num_classes=3, seed=0)
-    export.write(model, tmp_path, class_names=("a", "b", "c"), temperature=1.7)
+    detector = keras.Model(
+        model.input, keras.ops.mean(model.get_layer("stem-relu").output, (1, 2, 3))
+    )
+    options = {"class_names": ("a", "b", "c"), "temperature": 1.7}
+    export.write(model, tmp_path, detector=detector, **options)
     served = tf.saved_model.load(str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     wanted = softmax(model.predict(images.astype("float32"), verbose=0) / 1.7, axis=1)
     rows = served.serve(tf.cast(images, tf.float32))["probabilities"]
     np.testing.assert_allclose(rows, wanted, atol=1e-5)
+    unfamiliarity = served.serve(tf.cast(images, tf.float32))["unfamiliarity"]
+    np.testing.assert_allclose(unfamiliarity, detector.predict(images, verbose=0), rtol=1e-4)
     encoded = []
     for image in images:
         Image.fromarray(image).save(file := io.BytesIO(), "PNG")

@@ -188,12 +188,13 @@ from pathlib import Path
 import keras
 import pandas as pd
 
-from eurosat_helpers import artifact, data
+from eurosat_helpers import artifact, data, outliers
 from eurosat_helpers.improvements import ensemble
 
 demo = Path("saved_model/demo")
 metadata = json.loads((demo / "metadata.json").read_text())
 tiles = data.load()
+member = keras.saving.load_model(demo / "model.keras")
 artifact.save(
     ensemble.average_models(
         [keras.saving.load_model(demo / "model.keras") for _ in range(2)], symmetries=True
@@ -205,6 +206,8 @@ artifact.save(
     history=pd.read_csv(demo / "history.csv"),
     temperature=1.0,
     confidence_threshold=metadata["confidence_threshold"],
+    detector=outliers.fit(member, tiles),
+    unfamiliarity_threshold=metadata["unfamiliarity_threshold"],
 )
 """
 

@@ -21,6 +21,7 @@ METADATA = {
     "split": {"seed": 0},
     "scores": {"validation": SCORES, "test": SCORES},
     "confidence_threshold": {"threshold": 0.9, "accuracy": None, "coverage": 0.5},
+    "unfamiliarity_threshold": {"threshold": 12.5, "clean": 0.03, "changed": 0.04},
     "epochs": 3,
     "seconds": 90.0,
     "hardware": "a CPU",

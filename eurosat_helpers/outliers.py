@@ -1,0 +1,79 @@
+"""Unfamiliarity: how unlike the training tiles an image is, whatever class it is given.
+
+A confidence says which of the classes an image is most like. It says nothing about images that are
+like none of them: a classifier is sure of many photographs and flat colors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers as keras_layers
+from keras import ops
+
+from eurosat_helpers.augmentation import RandomAppearance
+from eurosat_helpers.data import Tiles, sample
+
+LAYERS = ("stem-relu", "stage1_block1-relu")  # of `models.build_cnn`
+SAMPLE = 6000  # training tiles are enough for the covariance of 64 channels
+
+
+def fit(
+    model: keras.Model, train: Tiles, *, layers: Sequence[str] = LAYERS, seed: int = 0
+) -> keras.Model:
+    """Measure how early features are distributed over the training tiles.
+
+    The unfamiliarity is a Mahalanobis distance (Lee et al., arXiv 1807.03888): that of the mean
+    activation of each channel, as a square root, from a Gaussian fitted to the training tiles as
+    they are and as `RandomAppearance` changes them. Early layers see color and texture, by which
+    images that are no tiles differ most; the last layer sees only what tells the classes apart.
+
+    Args:
+        model: A functional model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits.
+        train: The training tiles, of which at most 6,000 are used.
+        layers: Names of layers with outputs `(N, height, width, channels)`, 0 or above.
+        seed: Seed of what is drawn.
+
+    Returns:
+        A model that shares these layers: raw pixels -> unfamiliarity, float32 `(N,)`, 0 or above.
+    """
+    outputs = [model.get_layer(name).output for name in layers]
+    means = [keras_layers.GlobalAveragePooling2D()(output) for output in outputs]
+    features = ops.sqrt(ops.concatenate(means, axis=-1))
+    tiles = sample(train, min(SAMPLE, len(train)), seed=seed)
+    known = keras.Model(model.input, features)
+    rows = np.concatenate(
+        [known.predict(x, verbose=0) for x in (tiles.images, changed(tiles, seed))]
+    )
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
+    # A little of the identity keeps a channel that is always 0 from deciding alone.
+    covariance = np.cov((rows - mean) / deviation, rowvar=False) + 1e-3 * np.eye(len(mean))
+    kernel = np.linalg.inv(np.linalg.cholesky(covariance)).T / deviation[:, None]
+    whitened = keras_layers.Dense(len(mean), name="unfamiliarity-whitening")
+    distance = ops.norm(whitened(features), axis=-1)
+    whitened.set_weights([kernel, -mean @ kernel])
+    return keras.Model(model.input, distance, name="unfamiliarity")
+
+
+def threshold(detector: keras.Model, validation: Tiles, *, seed: int = 0) -> dict[str, float]:
+    """Find the unfamiliarity above which an answer should not be used.
+
+    Returns:
+        `threshold`, the lowest one that refuses at most 3 % of the validation tiles as they are and
+        5 % of them as `RandomAppearance` changes them; and what it refuses, `clean` and `changed`.
+    """
+    clean = detector.predict(validation.images, verbose=0)
+    other = detector.predict(changed(validation, seed), verbose=0)
+    limit = max(np.quantile(clean, 0.97), np.quantile(other, 0.95))
+    refused = {"clean": np.mean(clean > limit), "changed": np.mean(other > limit)}
+    return {"threshold": float(limit), **{name: float(share) for name, share in refused.items()}}
+
+
+def changed(tiles: Tiles, seed: int = 0) -> np.ndarray:
+    """Change every tile as in training; return float32 pixels `(N, 64, 64, 3)` in 1-255."""
+    layer = RandomAppearance(1.0, seed=seed)
+    batches = np.array_split(tiles.images, max(1, len(tiles) // 500))
+    drawn = [layer(batch.astype("float32"), training=True) for batch in batches]
+    return np.round(np.concatenate(drawn))
