@@ -42,7 +42,6 @@ def save(
     confidence_threshold: Mapping[str, float | None],
     detector: keras.Model,
     unfamiliarity_threshold: Mapping[str, float],
-    notebook: str = "training.ipynb",
 ) -> Path:
     """Write the model and its record as one folder, completely or not at all; return the folder.
 
@@ -50,16 +49,15 @@ def save(
 
     Args:
         model: Keras model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits `(N, C)`.
-        directory: Folder to write, such as `saved_model/my_model`.
+        directory: Such as `saved_model/my_model`.
         test: The test tiles.
-        parameters: All parameters of the notebook, `split` among them, for `command`.
+        parameters: All parameters of training.ipynb, `split` among them, for `command`.
         scores: `evaluation.scores` of "validation" and "test", and any more.
         history: One row per epoch, with its `seconds`.
         temperature: Divides the logits before the softmax (see `calibration.fit_temperature`).
         confidence_threshold: See `calibration.confidence_threshold`.
-        detector: Model from the same pixels to unfamiliarity `(N,)` (see `outliers.fit`).
+        detector: Pixels -> unfamiliarity `(N,)`, see `outliers.fit`.
         unfamiliarity_threshold: See `outliers.threshold`.
-        notebook: The notebook that `parameters` belong to.
 
     Raises:
         ValueError: If an argument lacks an entry, or the arguments do not fit together.
@@ -76,7 +74,7 @@ def save(
         raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
     style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
     settings = yaml.safe_dump(dict(parameters), default_flow_style=True, **style).strip()
-    command = ["papermill", notebook, f"results/{Path(notebook).name}", "-y", settings]
+    command = ["papermill", "training.ipynb", "results/training.ipynb", "-y", settings]
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,
@@ -103,8 +101,7 @@ def save(
     with _held(directory) as (new, old):
         record.check_replaceable(directory)
         try:
-            options = {"class_names": test.class_names, "temperature": temperature}
-            export.write(model, new, detector=detector, **options)
+            export.write(model, new, detector, test.class_names, temperature)
             # A model that was never compiled: the optimizer's state would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
             (new / "metadata.json").write_text(text, encoding="utf-8")
@@ -171,12 +168,10 @@ def load(
 def save_results(
     table: pd.DataFrame, figure: Figure, directory: str | Path = "results"
 ) -> tuple[Path, Path]:
-    """Write predictions as a table and as a picture, each file completely or not at all.
+    """Write `predictions.csv` and `predictions.png` into `directory`, and return their paths.
 
-    Args:
-        table: See `evaluation.predictions_table`.
-        figure: See `plots.prediction_grid`.
-        directory: Folder for `predictions.csv` and `predictions.png`, whose paths are returned.
+    Each is written completely or not at all. `table` is that of `evaluation.predictions_table`, and
+    `figure` that of `plots.prediction_grid`.
     """
     csv, png = Path(directory) / "predictions.csv", Path(directory) / "predictions.png"
     figure.savefig(picture := io.BytesIO(), dpi=150)

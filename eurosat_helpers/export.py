@@ -17,10 +17,9 @@ IMAGE_SHAPE = (models.IMAGE_SIZE, models.IMAGE_SIZE, 3)
 def write(
     model: keras.Model,
     directory: str | os.PathLike[str],
-    *,
-    class_names: Sequence[str],
     detector: keras.Model,
-    temperature: float = 1.0,
+    class_names: Sequence[str],
+    temperature: float,
 ) -> None:
     """Write a SavedModel with the endpoints `serve` and `serve_jpeg`.
 
@@ -31,8 +30,8 @@ def write(
     Args:
         model: Functional or sequential model from `images` to logits.
         directory: Folder to write.
-        class_names: The C classes, in the order of the logits.
         detector: Model from `images` to `unfamiliarity`; layers of `model` in it are computed once.
+        class_names: The C classes, in the order of the logits.
         temperature: Divides the logits before the softmax.
     """
     shared = detector.inputs[0] is model.inputs[0]

@@ -82,7 +82,7 @@ def prediction_grid(
         ValueError: If the lengths differ.
     """
     truth = [None] * len(images) if truth is None else truth
-    unfamiliar = [False] * len(images) if unfamiliar is None else unfamiliar
+    unfamiliar = [False] * len(predictions) if unfamiliar is None else unfamiliar
     rows, titles = list(zip(predictions, confidences, truth, unfamiliar, strict=True)), []
     for said, confidence, true, _ in rows:
         # Never rounded up to certainty.

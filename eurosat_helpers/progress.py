@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
+import tensorflow as tf
 from IPython import get_ipython
 from IPython.display import display
 from tqdm import tqdm
 
-from eurosat_helpers import checkpoint
+from eurosat_helpers import checkpoint, pipeline
+from eurosat_helpers.data import Tiles
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 class Epochs(keras.callbacks.Callback):
     """Validate after each epoch, remember the best weights, write the state and show progress.
+
+    Make it while the layers of the model compute in float32: its validation then computes in it as
+    well, as the saved model does, whatever the layers compute in later.
 
     In a notebook one line is rewritten in place; a bar of carriage returns would leave hundreds in
     the file. Elsewhere each epoch prints a line.
@@ -29,14 +33,21 @@ class Epochs(keras.callbacks.Callback):
 
     def __init__(
         self,
-        validate: Callable[[], Mapping[str, float]],
+        model: keras.Model,
+        validation: Tiles,
         run: checkpoint.Run | None,
         *,
+        smoothing: float,
         epochs: int,
         steps: int,
     ) -> None:
         super().__init__()
-        self.validate, self.run, self.epochs, self.steps = validate, run, epochs, steps
+        self.run, self.epochs, self.steps, self.smoothing = run, epochs, steps, smoothing
+        infer = tf.function(lambda images: model(images, training=False))
+        self.infer = infer.get_concrete_function(tf.TensorSpec(model.input_shape, tf.float32))
+        # Larger batches than in training, since nothing is kept for gradients.
+        self.batches = pipeline.dataset(validation, batch_size=250)
+        self.labels = tf.one_hot(validation.labels, len(validation.class_names))
         self.rows, self.best = np.empty((0, len(COLUMNS))), [np.array(-np.inf)]
         self.validation, self.line = "", None
         if get_ipython() is not None:
@@ -60,7 +71,7 @@ class Epochs(keras.callbacks.Callback):
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        row = {**logs, **self.validate(), "epoch": epoch + 1}
+        row = {**logs, **self._validate(), "epoch": epoch + 1}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.epoch_started
         self.rows = np.vstack([self.rows, [row[name] for name in COLUMNS]])
@@ -70,6 +81,15 @@ class Epochs(keras.callbacks.Callback):
             self.run.write(rows=self.rows, best=self.best)
         self.validation = f", validation accuracy {row['val_accuracy']:.2%}"
         self._show(self.steps, logs)
+
+    def _validate(self) -> dict[str, float]:
+        logits = tf.concat([self.infer(images) for images, _ in self.batches], axis=0)
+        losses = keras.losses.categorical_crossentropy(
+            self.labels, logits, from_logits=True, label_smoothing=self.smoothing
+        )
+        loss = losses.numpy().mean() + sum(map(float, self.model.losses))  # with L2, as in training
+        right = logits.numpy().argmax(axis=1) == self.labels.numpy().argmax(axis=1)
+        return {"val_loss": loss, "val_accuracy": right.mean()}
 
     def _show(self, batch: int, logs: dict) -> None:
         self.shown = time.perf_counter()

@@ -20,15 +20,8 @@ METADATA |= {"scores.validation.tiles": int, "scores.validation.accuracy": Real}
 METADATA |= {"scores.test.tiles": int, "scores.test.calibration_error": Real}
 METADATA |= {f"scores.test.accuracy{end}": Real for end in ("", "_low", "_high")}
 METADATA |= {"confidence_threshold.threshold": Real, "unfamiliarity_threshold.threshold": Real}
-METADATA |= {
-    "temperature": Real,
-    "command": str,
-    "hardware": str,
-    "image_size": int,
-    "input_range": list,
-    "parameters": int,
-}
-METADATA |= {"versions.tensorflow": str, "date": str}
+METADATA |= {"temperature": Real, "command": str, "hardware": str, "image_size": int}
+METADATA |= {"input_range": list, "parameters": int, "versions.tensorflow": str, "date": str}
 
 
 def check(metadata: object, test_names: Sequence[str]) -> None:

@@ -6,38 +6,16 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress
 from eurosat_helpers.data import Tiles
-
-EVALUATION_BATCH = 250  # tiles; larger than in training, since nothing is kept for gradients
-
-
-def _validation(model: keras.Model, tiles: Tiles, smoothing: float) -> Callable[[], Mapping]:
-    """Trace the validation while the layers compute in float32, as the saved model does."""
-    infer = tf.function(lambda images: model(images, training=False))
-    infer = infer.get_concrete_function(tf.TensorSpec(model.input_shape, tf.float32))
-    batches = pipeline.dataset(tiles, batch_size=EVALUATION_BATCH)
-    labels = tf.one_hot(tiles.labels, len(tiles.class_names))
-
-    def validate() -> Mapping:
-        logits = tf.concat([infer(images) for images, _ in batches], axis=0)
-        losses = keras.losses.categorical_crossentropy(
-            labels, logits, from_logits=True, label_smoothing=smoothing
-        )
-        loss = losses.numpy().mean() + sum(map(float, model.losses))  # with L2, as in training
-        right = logits.numpy().argmax(axis=1) == tiles.labels
-        return {"val_loss": loss, "val_accuracy": right.mean()}
-
-    return validate
 
 
 @contextlib.contextmanager
@@ -171,8 +149,9 @@ def fit(
     steps = math.ceil(len(train) / batch_size)
     strategy = model.distribute_strategy
     with strategy.scope():
-        validate = _validation(model, validation, label_smoothing)
-    log = progress.Epochs(validate, run, epochs=epochs, steps=steps)
+        log = progress.Epochs(
+            model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
+        )
     with strategy.scope(), _computing_in(policy, model):
         total = epochs * steps
         compile_model(

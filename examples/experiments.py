@@ -4,7 +4,8 @@ Run `python examples/experiments.py frozen balance ...`, where the environment v
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. Without a name it lists the
 experiments. Each says in its docstring what it answers and what it costs on 2 cores. All are
 judged on the 2,160 validation tiles of split seed 0; `vote` alone uses the test tiles, once it has
-chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others.
+chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others; it and
+`classifiers` need `saved_model/clean`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from eurosat_helpers.improvements import (
 
 SEED = 1
 MODELS = Path("results/models")
-SHIPPED = Path("saved_model/eurosat_cnn/model.keras")
+CLEAN = Path("saved_model/clean/model.keras")  # 90 epochs; docs/results.md has the command
 VOTERS = (
     "mobilenet-fine-tuned",
     "mobilenet-fine-tuned-longer",
@@ -281,12 +282,12 @@ def bagging(parts: Parts) -> None:
 
 def classifiers(parts: Parts) -> None:
     """Do support vector machines or trees read deep features better than a softmax? 15 minutes."""
-    shipped = keras.saving.load_model(SHIPPED)
-    history = pd.read_csv(SHIPPED.parent / "history.csv")
+    clean = keras.saving.load_model(CLEAN)
+    history = pd.read_csv(CLEAN.parent / "history.csv")
     options = {"train": parts.train, "validation": parts.validation, "seed": SEED}
-    runs.record_model("cnn-90-epochs", shipped, history, **options)
+    runs.record_model("cnn-90-epochs", clean, history, **options)
     for network, model, based_on in (
-        ("cnn", shipped, ["cnn-90-epochs"]),
+        ("cnn", clean, ["cnn-90-epochs"]),
         ("imagenet", bases.build_transfer(BASE, seed=SEED), []),
     ):
         begin = time.perf_counter()
@@ -348,7 +349,7 @@ def vote(parts: Parts) -> None:
 
     After `classifiers` and the three experiments that fine-tune.
     """
-    paths = {"cnn-90-epochs": SHIPPED, **{name: MODELS / f"{name}.keras" for name in VOTERS}}
+    paths = {"cnn-90-epochs": CLEAN, **{name: MODELS / f"{name}.keras" for name in VOTERS}}
     members = [keras.saving.load_model(path) for path in paths.values()]
     judges = parts.validation
     temperatures = [

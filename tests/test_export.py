@@ -39,8 +39,7 @@ def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
     detector = keras.Model(
         model.input, keras.ops.mean(model.get_layer("stem-relu").output, (1, 2, 3))
     )
-    options = {"class_names": ("a", "b", "c"), "temperature": 1.7}
-    export.write(model, tmp_path, detector=detector, **options)
+    export.write(model, tmp_path, detector, ("a", "b", "c"), 1.7)
     served = tf.saved_model.load(str(tmp_path))
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
     wanted = softmax(model.predict(images.astype("float32"), verbose=0) / 1.7, axis=1)

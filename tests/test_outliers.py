@@ -1,0 +1,61 @@
+"""Tests of eurosat_helpers.outliers."""
+
+import keras
+import numpy as np
+import pytest
+
+from eurosat_helpers import export, models, outliers, pipeline
+
+
+@pytest.fixture(scope="module")
+def model(demo_tiles):
+    mean, variance = pipeline.channel_statistics(demo_tiles)
+    return models.build_cnn(mean=mean, variance=variance, widths=(16, 16), blocks=(1, 1), seed=0)
+
+
+@pytest.fixture(scope="module")
+def detector(model, demo_tiles):
+    return outliers.fit(model, demo_tiles[::2], seed=0)
+
+
+def test_other_tiles_are_familiar_and_images_that_are_no_tiles_are_not(detector, demo_tiles):
+    limits = outliers.threshold(detector, demo_tiles[1::2], seed=0)
+    assert limits["clean"] <= 0.03
+    assert limits["changed"] <= 0.05
+    assert limits["threshold"] > 0
+    rng = np.random.default_rng(0)
+    for images in (rng.integers(0, 256, (50, 64, 64, 3)), demo_tiles.images[:50, ..., ::-1] / 2):
+        distances = detector.predict(images.astype("float32"), verbose=0)
+        assert distances.shape == (len(images),)
+        assert np.mean(distances > limits["threshold"]) > 0.9
+
+
+def test_distance_is_that_of_mahalanobis(model, detector, demo_tiles):
+    tiles = demo_tiles[::2]
+    layers = [model.get_layer(name).output for name in outliers.LAYERS]
+    pooled = [keras.ops.sqrt(keras.ops.mean(layer, axis=(1, 2))) for layer in layers]
+    known = keras.Model(model.input, keras.ops.concatenate(pooled, axis=-1))
+    shuffled = outliers.sample(tiles, len(tiles), seed=0)
+    rows = [known.predict(x, verbose=0) for x in (shuffled.images, outliers.changed(shuffled, 0))]
+    rows = np.concatenate(rows).astype("float64")
+    scaled = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
+    inverse = np.linalg.inv(np.cov(scaled, rowvar=False) + 1e-3 * np.eye(scaled.shape[1]))
+    wanted = np.sqrt(np.einsum("ij,jk,ik->i", scaled, inverse, scaled))[: len(tiles)]
+    found = detector.predict(shuffled.images, verbose=0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-2)
+
+
+def test_detector_shares_the_layers_of_the_model_in_the_graph_that_is_served(model, detector):
+    joint = keras.Model(model.inputs[0], [model.outputs[0], detector.outputs[0]])
+    folded = export.fold_batch_normalization(joint)
+    convolutions = [layer for layer in folded.layers if isinstance(layer, keras.layers.Conv2D)]
+    own = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(convolutions) == len(own)
+
+
+def test_changed_tiles_are_whole_grey_levels_and_seeded(demo_tiles):
+    first, same = (outliers.changed(demo_tiles[:20], seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, same)
+    np.testing.assert_array_equal(first, np.round(first))
+    assert first.min() >= 1
+    assert first.max() <= 255
