@@ -172,7 +172,8 @@ def main() -> None:
         rows[name] = row
     table = pd.DataFrame(rows).T
     table["mean of the kinds"] = table[list(strange)].mean(axis=1)
-    print(f"\nShares answered as sure and not refused, in percent\n{table.T.mul(100).round(1)}")
+    print("\nShares answered as sure and not refused, in percent")
+    print(table.T.mul(100).round(1).to_string())
 
 
 if __name__ == "__main__":
