@@ -116,6 +116,11 @@ class Classifier:
             "TensorFlow": about["versions"]["tensorflow"],
             "date": about["date"],
         }
+        corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
+        if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
+            facts["accuracy on changed tiles"] = (
+                f"{np.mean(rows):.2%} (mean of {len(rows)} changes)"
+            )
         return pd.Series(facts, name=self.directory.name).to_frame()
 
 

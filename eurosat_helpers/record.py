@@ -36,6 +36,10 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
             value = value.get(part) if isinstance(value, Mapping) else None
         if not isinstance(value, kind):
             raise ValueError(f"`{key}` is missing or of the wrong type. Received: {value!r:.60}")
+    corrupted = metadata["scores"].get("corrupted", {})  # a table of `evaluation.robustness`
+    rows = corrupted.values() if isinstance(corrupted, Mapping) else [corrupted]
+    if not all(isinstance(row, Mapping) and isinstance(row.get("accuracy"), Real) for row in rows):
+        raise ValueError("`scores.corrupted` must be a table with a column `accuracy`")
     classes, tiles = metadata["class_names"], metadata["scores"]["test"]["tiles"]
     if not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"`class_names` must be at least one name. Received: {classes!r:.60}")

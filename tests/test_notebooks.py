@@ -69,9 +69,7 @@ def test_first_code_cell_is_the_parameters(committed):
     assert code_cells(committed)[0] is parameters_cell(committed)
 
 
-@pytest.mark.parametrize("name", PAIR)
-def test_committed_notebook_is_executed_top_to_bottom_with_clean_output(name):
-    committed = nbformat.read(PROJECT / name, as_version=4)
+def test_committed_notebook_is_executed_top_to_bottom_with_clean_output(committed):
     cells = code_cells(committed)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells[1:]:

@@ -22,12 +22,17 @@ RELIABILITY = pd.DataFrame(
         "accuracy": [np.nan, 0.95],
     }
 )
+ROBUSTNESS = pd.DataFrame(
+    {"accuracy": [0.9, 0.7], "sure": [0.8, 0.0], "right_when_sure": [0.95, np.nan]},
+    index=["unchanged", "jpeg"],
+)
 FIGURES = {
     "tile_grid": lambda title: plots.tile_grid(IMAGES, NAMES, title=title),
     "prediction_grid": lambda title: plots.prediction_grid(
         IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
     ),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
+    "robustness": lambda title: plots.robustness(ROBUSTNESS, title=title),
 }
 
 
@@ -80,7 +85,7 @@ def test_tile_grid_shows_the_pixels():
 def test_prediction_grid_marks_mistakes_by_sign_frame_and_color():
     figure = plots.prediction_grid(
         IMAGES[:3], ["Forest", "River", "Highway"], ["Forest", "Pasture", "Highway"],
-        [0.62, 0.934, 0.9999], threshold=0.7,
+        [0.62, 0.934, 0.9999], threshold=0.7, unfamiliar=[False, False, True],
     )  # fmt: skip
     assert titles(figure)[:3] == [
         "✓ Forest 62%\ntruth: Forest",
@@ -90,7 +95,7 @@ def test_prediction_grid_marks_mistakes_by_sign_frame_and_color():
     right, wrong = figure.axes[0].spines["top"], figure.axes[1].spines["top"]
     assert wrong.get_linewidth() > 2 * right.get_linewidth()
     assert to_hex(wrong.get_edgecolor()) != to_hex(right.get_edgecolor())
-    assert [texts(figure, index) for index in range(3)] == [["unsure"], [], []]
+    assert [texts(figure, index) for index in range(3)] == [["unsure"], [], ["unfamiliar"]]
 
 
 def test_prediction_grid_of_unlabeled_tiles_judges_nothing():
@@ -127,6 +132,14 @@ def test_lists_that_do_not_fit_the_images_are_refused(call, message):
 def test_a_grid_of_no_tiles_says_so():
     figure = plots.prediction_grid(IMAGES[:0], [], [], [], title="Mistakes")
     assert figure.get_suptitle() == "Mistakes (no tiles)"
+
+
+def test_robustness_puts_the_first_row_on_top_and_leaves_out_what_is_not_known():
+    axes = plots.robustness(ROBUSTNESS).axes[0]
+    drawn = {line.get_label(): line.get_xdata().tolist() for line in axes.lines}
+    assert drawn["accuracy"] == [0.7, 0.9]
+    np.testing.assert_array_equal(drawn["accuracy of the sure answers"], [np.nan, 0.95])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["jpeg", "unchanged"]
 
 
 def test_reliability_diagram_leaves_out_empty_bins():
