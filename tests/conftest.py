@@ -27,6 +27,12 @@ PROJECT = Path(__file__).resolve().parent.parent
 CACHE = ".tiles-cache"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no process is left with one at the end."""
+    longest = ["test_notebooks", "test_survival", "test_improvements_notebook", "test_training"]
+    items.sort(key=lambda item: item.path.stem not in longest)
+
+
 def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
     """Pack the tiles of `folder/2750` under another root, "" for bare class folders."""
     archive.parent.mkdir(parents=True, exist_ok=True)
