@@ -95,7 +95,7 @@ def test_rooms_stay_small():
     pair = [path for room in ROOMS if room not in apart for path in files(room)]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2600
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2580
     assert lines(files("improvements")) <= 1300
 
 
