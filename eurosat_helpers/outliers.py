@@ -28,7 +28,7 @@ def fit(
     The unfamiliarity is a Mahalanobis distance (Lee et al., arXiv 1807.03888): that of the mean
     activation of each channel, as a square root, from a Gaussian fitted to the training tiles as
     they are and as `RandomAppearance` changes them. Early layers see color and texture, by which
-    images that are no tiles differ most; the last layer sees only what tells the classes apart.
+    images that are not tiles differ most; the last layer sees only what tells the classes apart.
 
     Args:
         model: A functional model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits.

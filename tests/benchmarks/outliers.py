@@ -1,4 +1,4 @@
-"""Compare scores that tell images that are no EuroSAT tile from those that are.
+"""Compare scores that tell images that are not EuroSAT tiles from those that are.
 
 Run `python tests/benchmarks/outliers.py [FOLDER]` where the environment variable EUROSAT_ARCHIVE
 names EuroSAT.zip; FOLDER is that of the saved model, by default the shipped one. Each score is
