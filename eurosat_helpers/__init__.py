@@ -8,6 +8,8 @@ import sys as _sys
 
 # TensorFlow takes GPU memory as it needs it, instead of all of it at once.
 _os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+# Without it TensorFlow uses the faster kernels of oneDNN only on CPUs that have AVX512.
+_os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # While it is imported, TensorFlow logs some lines before it reads its log level. A Jupyter kernel
 # shows them in the notebook, so they go where the kernel's standard error went before: the terminal

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
@@ -48,8 +51,9 @@ class RandomAppearance(layers.Layer):
 
     A changed image is `gain * (image + haze)`. The haze has the color of Rayleigh scattering and is
     added or, down to surface reflectance (L2A), removed. One gain is common to all channels (sun,
-    processing), another small one is per channel (calibration). Half of the changed images are
-    then blended with a blurred copy, and half get noise. Amounts are uniform, so most are mild.
+    processing), another small one is per channel (calibration). Some get a shade and a white veil
+    that vary over the image, as relief and thin clouds do. Half of the changed images are then
+    blended with a blurred copy, and half get noise. Amounts are uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.
@@ -60,6 +64,7 @@ class RandomAppearance(layers.Layer):
     """
 
     AIR = (12.0, 23.9, 40.7)  # grey levels that a clear atmosphere adds to red, green and blue
+    SHADE = (1.0, 0.95, 0.85)  # what is left in the shade is skylight, which is blue
     BLUR = (0.0625, 0.25, 0.375, 0.25, 0.0625)  # binomial: a standard deviation of one pixel
 
     def __init__(self, share: float, *, seed: int | None = None, **kwargs: object) -> None:
@@ -84,11 +89,23 @@ class RandomAppearance(layers.Layer):
         changed = some(self.share)
         x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 3))
         x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 3) - 1)
+        x *= 1 - some(0.3) * draw(0, 0.5) * self._field(draw, images.shape[1]) * ops.array(
+            self.SHADE
+        )
+        x += some(0.3) * draw(0, 0.35) * self._field(draw, images.shape[1]) * (255 - x)
         x += some(0.5) * draw(0, 1) * (self._blurred(x) - x)
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
         x += some(0.5) * draw(0, 8) * noise
         # In such tiles 0 stands for "no data".
         return ops.where(changed > 0, ops.clip(x, 1, 255), images)
+
+    def _field(self, draw: Callable[..., tf.Tensor], side: int, knots: int = 4) -> tf.Tensor:
+        """Draw smooth fields of 0 to 1, some with steep edges, `(batch, side, side, 1)`."""
+        position = np.linspace(0, knots - 1, side)[:, None]
+        linear = np.maximum(0, 1 - np.abs(position - np.arange(knots))).astype("float32")
+        coarse = ops.reshape(draw(-1, 1, knots**2), (-1, knots, knots))
+        field = ops.einsum("ri,nij,cj->nrc", linear, coarse, linear)[..., None]
+        return ops.clip(0.5 + draw(0.5, 2.5) * field, 0, 1)
 
     def _blurred(self, images: tf.Tensor) -> tf.Tensor:
         # Shifted sums take a third of the time of a depthwise convolution, forward only.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +21,7 @@ def dataset(
     epochs: range = range(1),
     mixup: float = 0.0,
     jpeg: float = 0.0,
+    teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
 ) -> tf.data.Dataset:
@@ -39,6 +40,8 @@ def dataset(
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 disables it.
         jpeg: Share of the tiles that are saved once more as JPEG, with a quality of 30 to 96 and
             full or halved color resolution. A layer could not do it: each tile has its own tables.
+        teacher: From images to the probabilities that replace their labels (distillation: Hinton et
+            al., arXiv 1503.02531). It gets blended tiles, but none that is saved once more.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
             the mean of those of its classes, in the proportions of its label.
         replicas: Devices that share each batch. Repeated tiles of weight 0 fill up a batch that
@@ -65,13 +68,14 @@ def dataset(
             index = tf.random.experimental.stateless_shuffle(index, (shuffle_seed, epoch))
         return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
 
-    def take(step: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = tiles.images[index]
-        if jpeg:
-            rng = np.random.default_rng([shuffle_seed, int(step)])
-            for position in np.flatnonzero(rng.random(len(index)) < jpeg):
-                images[position] = _saved_as_jpeg(images[position], rng)
-        return images, tiles.labels[index]
+    def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return tiles.images[index], tiles.labels[index]
+
+    def save_again(step: np.ndarray, images: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([shuffle_seed, int(step)])
+        for position in np.flatnonzero(rng.random(len(images)) < jpeg):
+            images[position] = _saved_as_jpeg(images[position], rng)
+        return images
 
     def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = tf.size(index)
@@ -79,12 +83,18 @@ def dataset(
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
         types = tiles.images.dtype, tiles.labels.dtype
-        images, labels = tf.numpy_function(take, [step, index], types)
+        images, labels = tf.numpy_function(take, [index], types)
         images.set_shape((None, *tiles.images.shape[1:]))
         labels.set_shape((None,))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(labels, classes)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
+        if teacher is not None:
+            labels = teacher(images)
+        if jpeg:
+            shape = images.shape
+            images = tf.numpy_function(save_again, [step, images], tf.float32)
+            images.set_shape(shape)
         if class_weight is None and replicas == 1:
             return images, labels
         weights = tf.linalg.matvec(labels, weight_of_class)
@@ -105,7 +115,9 @@ def dataset(
 def _saved_as_jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     encoded, subsampling = io.BytesIO(), ("4:4:4", "4:2:0")[rng.integers(2)]
     quality = int(rng.integers(30, 97))
-    Image.fromarray(image).save(encoded, "JPEG", quality=quality, subsampling=subsampling)
+    Image.fromarray(np.rint(image).astype(np.uint8)).save(
+        encoded, "JPEG", quality=quality, subsampling=subsampling
+    )
     return np.asarray(Image.open(encoded))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress
@@ -53,9 +54,8 @@ def compile_model(
     """Compile for `steps` batches as `fit` does; the arguments that both have are the same."""
     # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
     warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else learning_rate, steps - warmup_steps, **warmup
-    )
+    start = 0.0 if warmup else learning_rate
+    schedule = keras.optimizers.schedules.CosineDecay(start, steps - warmup_steps, **warmup)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -63,13 +63,17 @@ def compile_model(
     model.compile(optimizer, loss, metrics=["accuracy"])
 
 
-def _copy_weights(file: Path, model: keras.Model) -> str:
-    try:
-        model.set_weights(keras.saving.load_model(file, compile=False).get_weights())
-    except ValueError as error:
-        expected = "a `model.keras` of the same architecture"
-        raise ValueError(f"`start_from` must be {expected}. Received: {file}. {error}") from error
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def _read(argument: str, file: str | os.PathLike[str], model: keras.Model) -> keras.Model:
+    network = keras.saving.load_model(file, compile=False)
+    parts = "weights" if argument == "start_from" else "outputs"
+    shapes = [[part.shape for part in getattr(one, parts)] for one in (model, network)]
+    if shapes[0] != shapes[1]:
+        fits = f"`{argument}` must be a `model.keras` with the {parts} of `model`"
+        sizes = [
+            f"({one.count_params()} parameters, {one.output_shape})" for one in (model, network)
+        ]
+        raise ValueError(f"{fits} {sizes[0]}. Received: {file} {sizes[1]}.")
+    return network
 
 
 def fit(
@@ -86,6 +90,7 @@ def fit(
     mixup: float = 0.0,
     jpeg: float = 0.0,
     start_from: str | os.PathLike[str] | None = None,
+    teacher: str | os.PathLike[str] | None = None,
     warmup_fraction: float = 0.15,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
@@ -111,6 +116,9 @@ def fit(
         jpeg: See `pipeline.dataset`.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
+        teacher: `model.keras` of a network with the same classes whose probabilities replace the
+            labels: it sees each tile before it is augmented, the model afterwards. `None` trains on
+            the labels.
         warmup_fraction: Share of all batches over which the learning rate rises, 0 to below 1.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
             whatever its number of tiles, as in scikit-learn.
@@ -140,7 +148,11 @@ def fit(
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
     if start_from is not None:
-        settings["start_from"] = _copy_weights(Path(start_from), model)
+        model.set_weights(_read("start_from", start_from, model).get_weights())
+    network = None if teacher is None else _read("teacher", teacher, model)
+    for name in ("start_from", "teacher"):  # a run is known by the content of the files
+        if settings[name] is not None:
+            settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
     policy = policy or devices.precision()
     run = None
     if settings.pop("checkpoint_dir") is not None:
@@ -171,6 +183,7 @@ def fit(
                 epochs=range(done, epochs),
                 mixup=mixup,
                 jpeg=jpeg,
+                teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
             )

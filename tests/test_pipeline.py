@@ -141,3 +141,19 @@ def test_channel_statistics_of_the_real_tiles(real_tiles):
     mean, variance = pipeline.channel_statistics(real_tiles)
     np.testing.assert_allclose(mean, [87, 97, 103], atol=1)
     np.testing.assert_allclose(np.sqrt(variance), [52, 35, 29.6], atol=1)
+
+
+def test_teacher_sees_blended_tiles_before_they_are_saved_again(demo_tiles):
+    tiles, seen = demo_tiles[:16], []
+
+    def teacher(images):
+        tf.py_function(lambda x: seen.append(x.numpy()), [images], [])
+        return images[:, 0, 0] / 765
+
+    options = {"batch_size": 16, "shuffle_seed": 3, "mixup": 0.4}
+    ((blended, _),) = batches(tiles, **options)
+    ((saved, answers),) = batches(tiles, **options, jpeg=1.0, teacher=teacher)
+    np.testing.assert_array_equal(seen[0], blended)
+    np.testing.assert_allclose(answers, blended[:, 0, 0] / 765)
+    assert saved.dtype == np.float32
+    assert 0 < np.abs(saved - blended).mean() < 20

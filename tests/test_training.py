@@ -290,10 +290,27 @@ def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(pa
     assert len(list((tmp_path / "run").glob("*.npz"))) == 2
 
 
-def test_model_to_start_from_must_have_the_same_architecture(parts, tmp_path):
-    build_small(parts, widths=(4,), blocks=(1,)).save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match="`start_from` must be a "):
-        fit_small(build_small(parts), parts, start_from=tmp_path / "model.keras")
+@pytest.mark.parametrize(("argument", "classes"), [("start_from", 10), ("teacher", 9)])
+def test_model_to_start_or_learn_from_must_fit(parts, tmp_path, argument, classes):
+    other = build_small(parts, widths=(4,), blocks=(1,), num_classes=classes)
+    other.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=rf"`{argument}` must be a .* \({other.count_params()} "):
+        fit_small(build_small(parts), parts, **{argument: tmp_path / "model.keras"})
+
+
+def test_training_learns_the_answers_of_a_teacher_which_is_part_of_the_run(parts, tmp_path):
+    # A teacher with one answer for everything.
+    inputs = keras.Input((64, 64, 3))
+    flat = keras.layers.Flatten()(keras.layers.AveragePooling2D(32)(inputs))
+    teacher = keras.Model(inputs, keras.layers.Dense(10)(flat))
+    teacher.layers[-1].set_weights([np.zeros((12, 10)), 50 * np.eye(10)[7]])
+    teacher.save(tmp_path / "teacher.keras")
+    options = {"learning_rate": 2e-2, "jpeg": 0.5, "mixup": 0.2, "checkpoint_dir": tmp_path / "run"}
+    file = tmp_path / "teacher.keras"
+    history = fit_small(build_small(parts), parts, epochs=8, teacher=file, **options)
+    assert history.accuracy.iloc[-1] > 0.9  # of its answers, whatever the labels
+    fit_small(build_small(parts), parts, **options)
+    assert len(list((tmp_path / "run").glob("*.npz"))) == 2
 
 
 # --- several devices ---
