@@ -115,7 +115,7 @@ report(**{dtype: 2 * 2048**3 / seconds / 1e9 for dtype, seconds in best.items()}
 """
 
 
-# What half precision and the fused batch normalization give, alone and together.
+# What half precision, the fused batch normalization and the kernels of oneDNN give.
 PRECISION = """
 import keras
 from eurosat_helpers import data, models, pipeline, training
@@ -136,11 +136,12 @@ report(**speed)
 """
 
 
-def run(program: str, epochs: int, recipe: dict, data_dir: Path) -> dict:
+def run(program: str, epochs: int, recipe: dict, data_dir: Path, **environment: str) -> dict:
     """Run a program in a fresh process and return what it reports."""
     process = subprocess.run(
         [sys.executable, "-c", HEADER + program, str(epochs), json.dumps(recipe), data_dir],
         cwd=PROJECT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -180,11 +181,12 @@ def main() -> None:
         classes = next(Path(temporary).rglob("*.jpg")).parents[1]
         peak = run(PEAK, 0, {}, classes)
         precision = run(PRECISION, 0, {}, classes)
+        own_kernels = run(PRECISION, 0, {}, classes, TF_ENABLE_ONEDNN_OPTS="0")
         short = run(OURS, SHORT, recipe, classes)
         ours = run(OURS, LONG, recipe, classes)
         plain = run(PLAIN, epochs, {}, classes)
 
-    del precision["memory"]
+    del precision["memory"], own_kernels["memory"]
     forty = plain["seconds"][-1] * EPOCHS / epochs
     peaks = f"{peak['float32']:.0f} GFLOP/s in float32, {peak['bfloat16']:.0f} in bfloat16"
     print(f"\n{os.cpu_count()} cores; matrix product {peaks}")
@@ -210,10 +212,11 @@ def main() -> None:
         ("tiles/s", tiles_per_second(ours) / tiles_per_second(plain), ""),
     ):
         print(f"{name:42}{ratio:>9.2f}{target:>8}")
+    precision |= {f"{name}, without oneDNN": speed for name, speed in own_kernels.items()}
     slowest = min(precision.values())
-    print("\ntraining speed of ours by number format and batch normalization")
+    print("\ntraining speed of ours by number format, batch normalization and kernels")
     for name, value in precision.items():
-        print(f"{name:42}{value:>9.0f} tiles/s{value / slowest:>8.2f}")
+        print(f"{name:62}{value:>9.0f} tiles/s{value / slowest:>8.2f}")
 
 
 def gigaflops(history: dict) -> float:
