@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
-from eurosat_helpers.plots import BLUE, GRAY, WIDTH, _charts
+from eurosat_helpers.plots.charts import draw_axes
+from eurosat_helpers.plots.style import BLUE, GRAY, WIDTH
 
 
 def accuracy_against_cost(
@@ -28,7 +29,7 @@ def accuracy_against_cost(
     """
     if table.empty:
         raise ValueError("`table` must hold at least one run. Received: none")
-    figure, axes = _charts(WIDTH, max(4.6, 0.8 + 0.22 * len(table)))
+    figure, axes = draw_axes(WIDTH, max(4.6, 0.8 + 0.22 * len(table)))
     names = [f"{number}  {name}" for number, name in enumerate(table["name"], start=1)]
     for name, seconds, accuracy in zip(names, table["seconds"], table["accuracy"], strict=True):
         axes.plot(seconds, accuracy, "o", color=BLUE, markersize=4, label=name)

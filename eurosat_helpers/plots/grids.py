@@ -1,8 +1,4 @@
-"""Draw the figures of the notebooks: arrays and tables in, Matplotlib figures out.
-
-Each function returns a figure that pyplot has already closed, so that it shows once as the last
-expression of a notebook cell. `title` is the title of the figure.
-"""
+"""Tiles in rows, and what a model says about them."""
 
 from __future__ import annotations
 
@@ -11,16 +7,9 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-# Okabe and Ito, "Color Universal Design" (2008): distinct for color-blind readers too.
-BLUE, GREEN, ORANGE, VERMILLION = "#0072B2", "#009E73", "#E69F00", "#D55E00"
-PURPLE, GRAY = "#CC79A7", "#666666"
-WIDTH = 10  # inches: a notebook cell
-STYLE = {"dpi": 100, "layout": "constrained"}
+from eurosat_helpers.plots.style import GREEN, ORANGE, PURPLE, STYLE, VERMILLION, WIDTH
 
 
 def tile_grid(
@@ -101,53 +90,3 @@ def prediction_grid(
             box = {"facecolor": color, "edgecolor": "none", "pad": 2}
             axes.text(0.05, 0.05, text, transform=axes.transAxes, fontsize=8.5, bbox=box)
     return figure
-
-
-def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
-    """Draw `evaluation.robustness`: per row, how many are right, of all and of the sure answers."""
-    figure, axes = _charts(8, 0.28 * len(table) + 1)
-    table = table[::-1]
-    axes.plot(table["sure"], table.index, "|", color=GRAY, markersize=10, label="share sure")
-    axes.plot(table["accuracy"], table.index, "o", color=BLUE, label="accuracy")
-    hollow = {"color": VERMILLION, "fillstyle": "none", "label": "accuracy of the sure answers"}
-    axes.plot(table["right_when_sure"], table.index, "D", **hollow)
-    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set(xlabel="share of the tiles, or of the sure answers")
-    figure.suptitle(title)
-    return figure
-
-
-def reliability_diagram(reliability: pd.DataFrame, *, title: str = "Reliability") -> Figure:
-    """Draw `calibration.reliability`: accuracy against confidence, and the tiles of each bin."""
-    figure, (upper, lower) = _charts(7, 6, rows=2, sharex=True, height_ratios=(3, 1))
-    bins = reliability[reliability["tiles"] > 0]
-    place = {"x": bins["low"], "width": bins["high"] - bins["low"], "align": "edge"}
-    place["edgecolor"] = "white"
-    upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", label="perfect calibration")
-    upper.bar(height=bins["accuracy"], color=BLUE, alpha=0.4, label="accuracy of a bin", **place)
-    mean = {"color": VERMILLION, "label": "at its mean confidence"}
-    upper.plot(bins["confidence"], bins["accuracy"], "o", **mean)
-    upper.legend(frameon=False, loc="upper left", fontsize=8)
-    upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.03))
-    lower.bar(height=bins["tiles"], color=GRAY, **place)
-    lower.set(xlabel="confidence", ylabel="tiles (log scale)", yscale="log")
-    lower.set_ylim(bottom=0.7)
-    lower.minorticks_off()
-    lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    for axis in (upper.yaxis, lower.xaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    return figure
-
-
-def _charts(
-    width: float, height: float, *, rows: int = 1, **settings: object
-) -> tuple[Figure, Axes | np.ndarray]:
-    """Make a figure (inches) with charts."""
-    figure, axes = plt.subplots(rows, figsize=(width, height), **STYLE, **settings)
-    plt.close(figure)
-    for chart in figure.axes:
-        chart.spines[["top", "right"]].set_visible(False)
-        chart.set_axisbelow(True)
-        chart.grid(alpha=0.25)
-    return figure, axes

@@ -1,0 +1,91 @@
+"""A scene and its land cover."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from eurosat_helpers.plots.style import STYLE
+
+# Of the ten classes of EuroSAT in their order. Ten are more than a color-blind reader can tell
+# apart by hue alone, so relatives differ in lightness.
+CLASS_COLORS = ("#F0E442", "#14532D", "#C5E1A5", "#BDBDBD", "#7B1FA2", "#66A61E", "#E69F00")
+CLASS_COLORS += ("#D32F2F", "#56B4E9", "#08306B")
+
+
+def scene_map(
+    picture: np.ndarray,
+    classes: np.ndarray,
+    confidence: np.ndarray,
+    unfamiliar: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    cell_metres: float = np.nan,
+    title: str = "Land cover",
+) -> Figure:
+    """Draw a scene beside its land-cover map and the confidence.
+
+    Args:
+        picture: The scene, uint8 `(height, width, 3)`.
+        classes: Number of the class per cell, `(rows, columns)`; 255 where there is no data.
+        confidence: In 0-1, of the same shape.
+        unfamiliar: Whether the class should not be used, bool of the same shape; hatched.
+        class_names: The name of each number, at most ten.
+        cell_metres: Width of a cell on the ground, for the scale bar; NaN draws none.
+        title: The title of the figure.
+    """
+    rows, columns = classes.shape
+    height = 4.2 * max(0.5, min(2.0, rows / columns)) + 1.2
+    figure, axes = plt.subplots(1, 3, figsize=(14, height), **STYLE)
+    plt.close(figure)
+    extent = (0, columns, rows, 0)
+    axes[0].imshow(
+        np.clip(picture * (230 / np.percentile(picture, 98)), 0, 255).astype("uint8"), extent=extent
+    )
+    colors = ListedColormap(CLASS_COLORS[: len(class_names)])
+    drawn = np.ma.masked_equal(classes, 255)
+    axes[1].imshow(
+        drawn,
+        cmap=colors,
+        vmin=-0.5,
+        vmax=len(class_names) - 0.5,
+        extent=extent,
+        interpolation="nearest",
+    )
+    shade = axes[2].imshow(
+        confidence, cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
+    )
+    place = axes[2].inset_axes((0, -0.09, 1, 0.04))
+    figure.colorbar(shade, cax=place, format=PercentFormatter(1), orientation="horizontal")
+    present = [number for number in range(len(class_names)) if (classes == number).any()]
+    keys = [Patch(facecolor=CLASS_COLORS[number], label=class_names[number]) for number in present]
+    if unfamiliar.any():
+        cells = axes[1].pcolor(np.ma.masked_equal(unfamiliar, 0), hatch="xxxx", linewidth=0)
+        cells.set_array(None)
+        cells.set_facecolor("none")
+        keys.append(Patch(facecolor="white", edgecolor="black", hatch="xxxx", label="unfamiliar"))
+    axes[1].legend(
+        handles=keys,
+        ncols=3,
+        fontsize=8,
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.01),
+    )
+    if np.isfinite(cell_metres):
+        metres = 10 ** np.floor(np.log10(cell_metres * columns / 2))
+        metres *= max(step for step in (1, 2, 5) if step * metres <= cell_metres * columns / 2)
+        bar = columns * 0.03 + np.array([0, metres / cell_metres])
+        axes[0].plot(bar, [rows * 0.96] * 2, color="white", linewidth=3)
+        text = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+        axes[0].text(bar.mean(), rows * 0.94, text, color="white", ha="center", va="bottom")
+    for chart, name in zip(axes, ("scene", "class", "confidence"), strict=True):
+        chart.set(title=name, xticks=[], yticks=[], aspect="equal")
+    figure.suptitle(title)
+    return figure

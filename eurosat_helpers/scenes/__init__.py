@@ -1,0 +1,4 @@
+"""A Sentinel-2 scene in, a land-cover map out: `classify`."""
+
+from eurosat_helpers.scenes.land_cover import LandCover as LandCover
+from eurosat_helpers.scenes.mapping import classify as classify

@@ -1,0 +1,108 @@
+"""From a Sentinel-2 scene to a land-cover map."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+
+from eurosat_helpers.classifier import Classifier
+from eurosat_helpers.scenes import land_cover, opening, sweeping
+from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
+from eurosat_helpers.scenes.sweeping import SIDE
+
+OVERVIEW = 1000  # pixels of the longer side of the scene's picture
+
+
+def classify(
+    source: opening.Source,
+    classifier: Classifier,
+    output: str | os.PathLike[str],
+    *,
+    stride: int = 32,
+    bands: Sequence[int] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> LandCover:
+    """Classify a scene in windows of 64 x 64 pixels and write the map as a GeoTIFF.
+
+    A map has one cell per `stride` x `stride` pixels. Its probabilities are the mean over all
+    windows that cover it completely. The last windows of a row or column are aligned with the edge
+    of the scene. A window of which less than half has data does not count. A strip of the scene is
+    in memory at a time. An interrupted call resumes when it is repeated.
+
+    The GeoTIFF is cloud-optimized and has three bands: the number of the class (255: no data), with
+    colors and names in the `.aux.xml` beside it; the confidence in percent; the unfamiliarity in
+    percent of its threshold, at most 254. Both files are written completely or not at all.
+
+    Args:
+        source: See `opening.open_scene`.
+        classifier: What `artifact.load` returned.
+        output: Path of the map, ending in `.tif`; a map that is there is replaced.
+        stride: Pixels between windows, 1 to 64. The cost grows with 1 / stride².
+        bands: See `opening.open_scene`.
+        scale: See `opening.open_scene`.
+        offset: See `opening.open_scene`.
+
+    Returns:
+        The map in memory.
+
+    Raises:
+        FileNotFoundError: If `source` is missing.
+        ValueError: If `source` is no such scene or damaged, or an argument does not fit it.
+        OSError: If the map cannot be written.
+
+    Warns:
+        UserWarning: If what the numbers mean is not known or looks wrong, pixels are not about 10 m
+            on the ground, or there is no georeference.
+    """
+    output = Path(output)
+    if not isinstance(stride, (int, np.integer)) or not 1 <= stride <= SIDE:
+        raise ValueError(f"`stride` must be an integer from 1 to {SIDE}. Received: {stride!r}.")
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"`output` must end in .tif. Received: {output}.")
+    scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset)
+    first = scene.files[0]
+    if min(first.shape) < SIDE:
+        raise ValueError(
+            f"`source` must have at least {SIDE} x {SIDE} pixels, one window. Received: "
+            f"{first.height} x {first.width}."
+        )
+    shrink = max(1, max(first.shape) / OVERVIEW)
+    picture, valid = scene.read(shape=tuple(math.ceil(side / shrink) for side in first.shape))
+    for doubt in scene.doubts(picture[valid]):
+        warnings.warn(doubt, stacklevel=2)
+
+    state_file = output.with_name(f".{output.name}.unfinished")
+    answers = sweeping.sweep(scene, classifier, stride, state_file)
+    probabilities, unfamiliarity = answers[..., :-1], answers[..., -1]
+    known = ~np.isnan(unfamiliarity)
+    metres = scene.pixel_metres() or (np.nan, np.nan)
+    cells = [np.diff([*range(0, side, stride), side]) for side in first.shape]
+    result = LandCover(
+        file=output,
+        picture=picture,
+        classes=np.where(known, probabilities.argmax(axis=-1), NO_DATA).astype(np.uint8),
+        confidence=probabilities.max(axis=-1),
+        unfamiliarity=unfamiliarity / classifier.metadata["unfamiliarity_threshold"]["threshold"],
+        class_names=classifier.class_names,
+        hectares=np.prod(metres) / 1e4 * np.outer(*cells),
+        cell_metres=stride * metres[1],
+    )
+    tags = {
+        "model": f"{classifier.directory.name}, {classifier.metadata['date']}",
+        "classes": ", ".join(f"{number} {name}" for number, name in enumerate(result.class_names)),
+        "stride": stride,
+        "reflectance": f"digital number * {list(scene.scale)} + {list(scene.offset)}",
+        "scale_from": scene.said_by,
+    }
+    a, b, c, d, e, f = first.transform[:6]
+    transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)
+    land_cover.write(result, tags, first.crs, transform)
+    state_file.unlink(missing_ok=True)
+    return result

@@ -1,0 +1,155 @@
+"""Open a scene of any product, and find out what its numbers mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from eurosat_helpers.scenes.scene import WHITE, Scene
+
+BANDS = ("B04", "B03", "B02")  # red, green, blue
+# Reflectance of 255 in the true-color images of a product, level 1C and 2A.
+TRUE_COLOR = {"L1C": 0.3558, "L2A": 0.2}
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def open_scene(
+    source: Source,
+    *,
+    bands: Sequence[int] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+) -> Scene:
+    """Open a scene and find out what its numbers mean.
+
+    Args:
+        source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder, or a list of
+            the files of B04, B03 and B02.
+        bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
+            B04, B03 and B02, or the three of a file that has three.
+        scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
+            from the product's XML, the tags of the file, the name of a true-color image (TCI), or
+            the kind of the numbers.
+        offset: Reflectance of digital number 0, -0.1 in products since processing baseline 04.00
+            (January 2022); `None` takes it from where the scale comes from.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If it is no such scene, or the arguments do not fit it.
+    """
+    said_by, numbers, nodata = "tags", None, None
+    if not isinstance(source, (list, tuple)):
+        if Path(source).is_dir():
+            source, numbers = _safe(Path(source))
+            said_by, nodata = "product", 0.0
+        else:
+            source = [source]
+    files = [_open(path) for path in source]
+    if len(files) not in (1, 3):
+        raise ValueError(f"`source` must be one or three files. Received: {len(files)}.")
+    if len(files) == 1:
+        chosen, files = _bands(files[0], bands), files * 3
+    else:
+        chosen = (1, 1, 1)
+        if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands:
+            sizes = ", ".join(f"{file.height} x {file.width}" for file in files)
+            raise ValueError(
+                "`source` must be three files of one grid, in the order B04, B03, B02, without "
+                f"`bands`. Received: {sizes} pixels, bands={bands}."
+            )
+    if numbers is None:
+        pairs = list(zip(files, chosen, strict=True))
+        scales = tuple(file.scales[band - 1] for file, band in pairs)
+        numbers = scales, tuple(file.offsets[band - 1] for file, band in pairs)
+        if numbers == ((1.0,) * 3, (0.0,) * 3):
+            said_by, nodata, *numbers = _assumed(files[0])
+    scales, offsets = numbers
+    if scale is not None:
+        # An assumed offset belongs to the assumed scale.
+        offsets = (0.0,) * 3 if said_by == "assumed" else offsets
+        said_by, scales = "arguments", (scale,) * 3
+    if offset is not None:
+        offsets = (offset,) * 3
+    if not all(np.isfinite([*scales, *offsets])) or min(scales) <= 0:
+        raise ValueError(
+            "`scale` must be a positive number and `offset` a finite one. Received: "
+            f"{scales[0]} and {offsets[0]}."
+        )
+    return Scene(tuple(files), chosen, scales, offsets, nodata, said_by)
+
+
+def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
+    try:
+        with warnings.catch_warnings():
+            # Whether there is a georeference is for the map to say.
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            return rasterio.open(path)
+    except rasterio.errors.RasterioIOError as error:
+        if "://" not in str(path) and not Path(path).exists():
+            raise FileNotFoundError(f"`source` must exist. Received: {path}.") from error
+        raise ValueError(
+            f"`source` must be a raster that GDAL reads. Received: {path}. {error}"
+        ) from error
+
+
+def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, int, int]:
+    if bands is None:
+        described = dict(zip(file.descriptions, file.indexes, strict=True))
+        if set(BANDS) <= set(described):
+            bands = [described[name] for name in BANDS]
+        else:
+            bands = file.indexes if file.count == 3 else ()
+    if len(bands) != 3 or not set(bands) <= set(file.indexes):
+        raise ValueError(
+            "`bands` must be the numbers of red (B04), green (B03) and blue (B02), each from 1 to "
+            f"{file.count}. Received: {list(bands) or 'none'} for {file.name}, a file of "
+            f"{file.count} bands."
+        )
+    return tuple(bands)
+
+
+def _assumed(
+    file: rasterio.DatasetReader,
+) -> tuple[str, float | None, tuple[float, ...], tuple[float, ...]]:
+    """Take scale, offset and no-data value from the name, else from the kind of the numbers."""
+    kind = np.dtype(file.dtypes[0])
+    if kind == np.uint8 and "TCI" in Path(file.name).stem:
+        level = "L2A" if re.search("L2A|TCI_10m", file.name) else "L1C"
+        return "name", 0.0, (TRUE_COLOR[level] / 255,) * 3, (0.0,) * 3
+    if kind == np.uint8:  # EuroSAT's own grey levels
+        return "assumed", None, (WHITE / 254,) * 3, (-WHITE / 254,) * 3
+    return "assumed", None, (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
+
+
+def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Find the three bands of 10 m, and scale and offset in the XML of the product."""
+    images = [path for path in folder.glob("GRANULE/*/IMG_DATA/**/*") if path.is_file()]
+    found = [
+        [path for path in images if re.search(rf"_{band}(_10m)?$", path.stem)] for band in BANDS
+    ]
+    about = sorted(folder.glob("MTD_MSIL*.xml"))
+    if [len(paths) for paths in found] != [1, 1, 1] or len(about) != 1:
+        raise ValueError(
+            f"`source` must be a .SAFE folder with one MTD_MSIL1C.xml or MTD_MSIL2A.xml and one "
+            f"file each of {', '.join(BANDS)} at 10 m. Received: {folder} with {len(about)} and "
+            f"{[len(paths) for paths in found]} of them."
+        )
+    values: dict[str, float] = {}
+    for element in ET.parse(about[0]).iter():
+        # Band 1 is B02, 2 is B03, 3 is B04.
+        name = element.tag.rpartition("}")[2] + element.get("band_id", "")
+        if re.fullmatch(r"(BOA_)?QUANTIFICATION_VALUE|(BOA|RADIO)_ADD_OFFSET[123]", name):
+            values[name.removeprefix("BOA_").removeprefix("RADIO_")] = float(element.text)
+    if "QUANTIFICATION_VALUE" not in values:
+        raise ValueError(f"`{about[0]}` must hold a QUANTIFICATION_VALUE. Received: none.")
+    scale = 1 / values["QUANTIFICATION_VALUE"]
+    offsets = tuple(scale * values.get(f"ADD_OFFSET{number}", 0.0) for number in (3, 2, 1))
+    return [paths[0] for paths in found], ((scale,) * 3, offsets)

@@ -1,0 +1,121 @@
+"""A Sentinel-2 scene as grey levels of EuroSAT's tiles.
+
+EuroSAT's makers scaled the digital numbers 0 to 2750 of L1C products to 1 to 255 (gdal_translate
+-scale 0 2750 1 255), so grey level 1 stands for a reflectance of 0 and 255 for 0.275.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+WHITE = 0.275  # reflectance of grey level 255
+PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
+DEGREE = 111_320.0  # metres of a degree of latitude
+DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An open scene. Made by `opening.open_scene`.
+
+    Attributes:
+        files: The files that hold red, green and blue, once or three times the same.
+        bands: The number of the band in each, counted from 1.
+        scale: Reflectance is `digital number * scale + offset`, one scale per band.
+        offset: One offset per band.
+        nodata: Digital number that stands for no data, beside what the files themselves say.
+        said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
+            "assumed".
+    """
+
+    files: tuple[rasterio.DatasetReader, ...]
+    bands: tuple[int, int, int]
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    nodata: float | None
+    said_by: str
+
+    def read(
+        self, window: Window | None = None, shape: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Read a window, or all of the scene, at full resolution or as an overview of `shape`.
+
+        Returns:
+            Grey levels uint8 `(height, width, 3)`, 1 to 255 and 0 where there is no data; and which
+            pixels have data, bool `(height, width)`.
+
+        Raises:
+            ValueError: If a file is damaged.
+        """
+        layers, valid = [], True
+        for file, band, scale, offset in zip(
+            self.files, self.bands, self.scale, self.offset, strict=True
+        ):
+            try:
+                layer = file.read(band, window=window, out_shape=shape, masked=True)
+            except rasterio.errors.RasterioIOError as error:
+                raise ValueError(
+                    f"`{file.name}` is damaged or incomplete: copy it again. {error}"
+                ) from error
+            numbers = layer.data.astype("float32")
+            valid = valid & ~np.ma.getmaskarray(layer) & np.isfinite(numbers)
+            if self.nodata is not None:
+                valid &= numbers != self.nodata
+            layers.append(1 + (numbers * scale + offset) * (254 / WHITE))
+        grey = np.clip(np.rint(np.nan_to_num(np.stack(layers, axis=-1))), 1, 255)
+        return np.where(valid[..., None], grey, 0).astype(np.uint8), valid
+
+    def identity(self) -> list[object]:
+        """Describe what a result depends on: files, with their size and time, and numbers."""
+        stats = [Path(file.name).stat() for file in self.files if Path(file.name).exists()]
+        about = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+        return [[file.name for file in self.files], about, self.bands, self.scale, self.offset]
+
+    def pixel_metres(self) -> tuple[float, float] | None:
+        """Measure the pixels on the ground, height and width; `None` without a georeference."""
+        file = self.files[0]
+        if file.crs is None or file.transform.is_identity:
+            return None
+        a, b, _, d, e, north = file.transform[:6]
+        across, down = math.hypot(a, d), math.hypot(b, e)
+        if not file.crs.is_geographic:
+            metre = file.crs.linear_units_factor[1]
+            return metre * down, metre * across
+        latitude = north + d * file.width / 2 + e * file.height / 2
+        return DEGREE * down, DEGREE * across * math.cos(math.radians(latitude))
+
+    def doubts(self, overview: np.ndarray) -> list[str]:
+        """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
+        found, metres, name = [], self.pixel_metres(), self.files[0].name
+        if self.said_by == "assumed":
+            found.append(
+                f"Nothing says what the numbers in `{name}` mean: a scale of {self.scale[0]:.4g} "
+                f"and an offset of {self.offset[0]:.4g} are assumed. Pass `scale` and `offset`."
+            )
+        if metres is None:
+            found.append(f"`{name}` has no georeference: neither has the map, nor areas.")
+        elif not all(8 < side < 12.5 for side in metres):
+            found.append(
+                f"The pixels of `{name}` are {metres[1]:.3g} x {metres[0]:.3g} m on the ground, "
+                f"those of the training {PIXEL:.0f} m: resample the scene (`gdalwarp -tr 10 10`)."
+            )
+        if len(overview):
+            dark = np.percentile(overview[:, 0], 0.5)
+            if dark > DARK:
+                found.append(
+                    f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
+                    "Is an offset of 1000 left in, as products have it since January 2022? Then "
+                    "pass `offset=-0.1`."
+                )
+            if (overview.max(axis=1) <= 1).mean() > 0.2:
+                found.append(
+                    f"Many pixels of `{name}` reflect nothing: are the scale of "
+                    f"{self.scale[0]:.4g} and the offset of {self.offset[0]:.4g} right for it?"
+                )
+        return found

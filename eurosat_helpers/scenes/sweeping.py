@@ -1,0 +1,109 @@
+"""Classify all windows of a scene, strip by strip, and average them per cell of the map."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from rasterio.windows import Window
+from tqdm.auto import tqdm
+
+from eurosat_helpers import files
+from eurosat_helpers.classifier import IMAGE_SHAPE, Classifier
+from eurosat_helpers.scenes.scene import Scene
+
+SIDE = IMAGE_SHAPE[0]  # pixels of a window
+BLOCK = 256  # windows that are read and classified at once
+SECONDS = 20  # between two states that are kept
+
+
+def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -> np.ndarray:
+    """Classify the windows of a scene, and average the answers per cell.
+
+    Args:
+        scene: At least 64 x 64 pixels.
+        classifier: What `artifact.load` returned.
+        stride: Pixels between windows, and of a cell.
+        state_file: Keeps what is done, for the next call if this one is interrupted.
+
+    Returns:
+        Probabilities and, last, the unfamiliarity per cell, float32 `(rows, columns, C + 1)`; NaN
+        in cells without data.
+    """
+    height, width = scene.files[0].shape
+    rows, columns = _starts(height, stride), _starts(width, stride)
+    cells = -(-height // stride), -(-width // stride)
+    state = {
+        "sums": np.zeros((*cells, len(classifier.class_names) + 1), np.float32),
+        "windows": np.zeros(cells, np.int32),
+        "has_data": np.zeros(cells, bool),
+    }
+    run = json.dumps([scene.identity(), stride, classifier.metadata])
+    run = hashlib.sha256(run.encode()).hexdigest()
+    done = _resume(state_file, run, state)
+    step, kept = max(1, BLOCK // len(columns)), time.monotonic()
+    with tqdm(total=len(rows) * len(columns), initial=done * len(columns), unit="window") as bar:
+        for begin in range(done, len(rows), step):
+            if time.monotonic() - kept > SECONDS:
+                np.savez(packed := io.BytesIO(), run=run, done=begin, **state)
+                files.write(state_file, packed.getbuffer())
+                kept = time.monotonic()
+            tops = rows[begin : begin + step]
+            grey, valid = scene.read(Window(0, tops[0], width, tops[-1] + SIDE - tops[0]))
+            first = tops[0] // stride
+            touched = _per_cell(valid, tops[0], stride)
+            state["has_data"][first : first + len(touched)] |= touched
+            places = [
+                (top, left)
+                for top in tops
+                for left in columns
+                if valid[top - tops[0] :, left:][:SIDE, :SIDE].mean() >= 0.5
+            ]
+            if places:
+                windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in places]
+                answers = classifier.serve(np.stack(windows))
+                values = np.column_stack([answers["probabilities"], answers["unfamiliarity"]])
+                for (top, left), value in zip(places, values, strict=True):
+                    covered = _covered(top, height, stride), _covered(left, width, stride)
+                    state["sums"][covered] += value
+                    state["windows"][covered] += 1
+            bar.update(len(tops) * len(columns))
+    known = state["has_data"] & (state["windows"] > 0)
+    mean = state["sums"] / np.maximum(state["windows"], 1)[..., None]
+    return np.where(known[..., None], mean, np.nan)
+
+
+def _starts(side: int, stride: int) -> list[int]:
+    """Place windows along a side; the last one ends with it."""
+    return [*range(0, side - SIDE, stride), side - SIDE]
+
+
+def _covered(start: int, side: int, stride: int) -> slice:
+    """Find the cells that lie completely in a window; that at the end of a side may be smaller."""
+    end = start + SIDE
+    return slice(-(-start // stride), -(-side // stride) if end == side else end // stride)
+
+
+def _per_cell(valid: np.ndarray, top: int, stride: int) -> np.ndarray:
+    """Find the cells of a strip, from that of row `top` on, of which any pixel has data."""
+    height, width = valid.shape
+    rows = np.maximum(0, np.arange(top // stride * stride, top + height, stride) - top)
+    rows_any = np.logical_or.reduceat(valid, rows, axis=0)
+    return np.logical_or.reduceat(rows_any, np.arange(0, width, stride), axis=1)
+
+
+def _resume(file: Path, run: str, state: dict[str, np.ndarray]) -> int:
+    """Restore the state of the same run, and return how many rows of windows are done."""
+    with contextlib.suppress(Exception):  # it is missing, damaged or of another run
+        saved = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+        if str(saved["run"]) == run:
+            arrays = {name: saved[name] for name in state}
+            for name, array in arrays.items():
+                state[name][...] = array
+            return int(saved["done"])
+    return 0
