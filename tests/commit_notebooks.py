@@ -1,7 +1,7 @@
 """Put the executed notebooks of `results/` in place of the committed ones.
 
-Outputs and figures stay. What goes are timings, paths, and the cell in which papermill passes
-parameters.
+Outputs and figures stay. What goes are timings, paths, progress bars that need a kernel, and the
+cell in which papermill passes parameters.
 """
 
 from pathlib import Path
@@ -32,6 +32,11 @@ for committed in (*PROJECT.glob("*.ipynb"), *PROJECT.glob("examples/*.ipynb")):
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            ]
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = number

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -41,7 +42,7 @@ def scene_map(
         title: The title of the figure.
     """
     rows, columns = classes.shape
-    height = 4.2 * max(0.5, min(2.0, rows / columns)) + 1.2
+    height = 4.4 * min(2.0, max(0.4, rows / columns)) + 1.0
     figure, axes = plt.subplots(1, 3, figsize=(14, height), **STYLE)
     plt.close(figure)
     extent = (0, columns, rows, 0)
@@ -61,23 +62,17 @@ def scene_map(
     shade = axes[2].imshow(
         confidence, cmap="viridis", vmin=0, vmax=1, extent=extent, interpolation="nearest"
     )
-    place = axes[2].inset_axes((0, -0.09, 1, 0.04))
-    figure.colorbar(shade, cax=place, format=PercentFormatter(1), orientation="horizontal")
+    figure.colorbar(shade, ax=axes[2], format=PercentFormatter(1), shrink=0.8)
     present = [number for number in range(len(class_names)) if (classes == number).any()]
     keys = [Patch(facecolor=CLASS_COLORS[number], label=class_names[number]) for number in present]
     if unfamiliar.any():
-        cells = axes[1].pcolor(np.ma.masked_equal(unfamiliar, 0), hatch="xxxx", linewidth=0)
-        cells.set_array(None)
-        cells.set_facecolor("none")
+        corners = [(0, 0), (1, 0), (1, 1), (0, 1)]
+        cells = np.argwhere(unfamiliar)[:, None, ::-1] + np.array(corners)
+        axes[1].add_collection(
+            PolyCollection(cells, hatch="xxxx", facecolor="none", edgecolor="black", linewidth=0)
+        )
         keys.append(Patch(facecolor="white", edgecolor="black", hatch="xxxx", label="unfamiliar"))
-    axes[1].legend(
-        handles=keys,
-        ncols=3,
-        fontsize=8,
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.01),
-    )
+    figure.legend(handles=keys, ncols=6, fontsize=9, frameon=False, loc="outside lower center")
     if np.isfinite(cell_metres):
         metres = 10 ** np.floor(np.log10(cell_metres * columns / 2))
         metres *= max(step for step in (1, 2, 5) if step * metres <= cell_metres * columns / 2)

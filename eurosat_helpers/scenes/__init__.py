@@ -1,4 +1,6 @@
 """A Sentinel-2 scene in, a land-cover map out: `classify`."""
 
-from eurosat_helpers.scenes.land_cover import LandCover as LandCover
-from eurosat_helpers.scenes.mapping import classify as classify
+from eurosat_helpers.scenes.land_cover import LandCover
+from eurosat_helpers.scenes.mapping import classify
+
+__all__ = ["LandCover", "classify"]

@@ -1,0 +1,337 @@
+"""Tests of eurosat_helpers.scenes: small scenes through the shipped model."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from conftest import PROJECT
+
+from eurosat_helpers import artifact, plots, scenes
+from eurosat_helpers.scenes import opening, sweeping
+
+SCENES = os.environ.get("EUROSAT_SCENES")
+GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254}  # of tiles as they are
+UTM = {"crs": "EPSG:32632", "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return artifact.load(PROJECT / "saved_model" / "eurosat_cnn")
+
+
+@pytest.fixture(scope="module")
+def mosaic(demo_tiles):
+    """Three rows of four tiles, `(192, 256, 3)`."""
+    tiles = demo_tiles.images[::5][:12].reshape(3, 4, 64, 64, 3)
+    return tiles.transpose(0, 2, 1, 3, 4).reshape(192, 256, 3)
+
+
+def write(file, pixels, *, tags=None, descriptions=None, mask=None, **options):
+    layers = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    size = dict(zip(("count", "height", "width"), layers.shape, strict=True))
+    options = {"driver": "GTiff", "dtype": layers.dtype, **UTM, **size, **options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(file, "w", **options) as scene:
+            scene.write(layers)
+            if tags:
+                scene.scales, scene.offsets = ([value] * len(layers) for value in tags)
+            if mask is not None:
+                scene.write_mask(mask)
+            for band, text in enumerate(descriptions or (), start=1):
+                scene.set_band_description(band, text)
+    return file
+
+
+def numbers(mosaic, scale=1e-4, offset=0.0):
+    """Digital numbers of a product whose grey levels are those of the mosaic."""
+    return np.rint(((mosaic - 1.0) * 0.275 / 254 - offset) / scale)
+
+
+def test_map_of_a_mosaic_has_the_answers_of_its_tiles(classifier, mosaic, demo_tiles, tmp_path):
+    source, output = write(tmp_path / "scene.tif", mosaic), tmp_path / "maps" / "map.tif"
+    found = scenes.classify(source, classifier, output, stride=64, **GREY)
+    answers = classifier.serve(demo_tiles.images[::5][:12])
+    probabilities = answers["probabilities"].reshape(3, 4, 10)
+    np.testing.assert_array_equal(found.classes, probabilities.argmax(axis=-1))
+    np.testing.assert_allclose(found.confidence, probabilities.max(axis=-1), atol=1e-5)
+    threshold = classifier.metadata["unfamiliarity_threshold"]["threshold"]
+    unfamiliarity = answers["unfamiliarity"].reshape(3, 4) / threshold
+    np.testing.assert_allclose(found.unfamiliarity, unfamiliarity, rtol=1e-4)
+    assert found.areas()["hectares"].sum() == pytest.approx(12 * 40.96)
+    with rasterio.open(output) as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert (file.nodata, file.crs.to_epsg(), file.count) == (255, 32632, 3)
+        assert file.transform == Affine(640, 0, 5e5, 0, -640, 5e6)
+        np.testing.assert_array_equal(file.read(1), found.classes)
+        np.testing.assert_array_equal(file.read(2), np.rint(100 * found.confidence))
+        expected = np.minimum(np.rint(100 * found.unfamiliarity), 254)
+        np.testing.assert_array_equal(file.read(3), expected)
+        assert "eurosat_cnn" in file.tags()["model"]
+        assert file.tags()["stride"] == "64"
+        assert "9 SeaLake" in file.tags()["classes"]
+        red = int(plots.CLASS_COLORS[1][1:3], 16)
+        assert file.colormap(1)[1][0] == red
+    names = (output.parent / "map.tif.aux.xml").read_text()
+    assert names.count("<Category>") == 10
+    leftovers = {path.name for path in output.parent.iterdir()} - {"map.tif", "map.tif.aux.xml"}
+    assert leftovers <= {".lock"}
+
+
+@pytest.mark.parametrize("stride", [24, 32, 64])
+def test_cell_is_the_mean_of_the_windows_that_cover_it_up_to_the_edges(
+    classifier, mosaic, tmp_path, stride
+):
+    pixels = mosaic[:150, :170]
+    source = write(tmp_path / "scene.tif", pixels)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=stride, **GREY)
+    tops, lefts = ([*range(0, side - 64, stride), side - 64] for side in (150, 170))
+    places = [(top, left) for top in tops for left in lefts]
+    answers = classifier.predict(np.stack([pixels[y : y + 64, x : x + 64] for y, x in places]))
+    assert found.classes.shape == (-(-150 // stride), -(-170 // stride))
+    for (row, column), confidence in np.ndenumerate(found.confidence):
+        y, x = row * stride, column * stride
+        y_end, x_end = min(y + stride, 150), min(x + stride, 170)
+        covering = [
+            top <= y and y_end <= top + 64 and left <= x and x_end <= left + 64
+            for top, left in places
+        ]
+        assert any(covering)
+        assert confidence == pytest.approx(answers[covering].mean(axis=0).max(), abs=1e-4)
+    assert found.hectares.sum() == pytest.approx(150 * 170 / 100)
+
+
+PRODUCTS = {
+    "uint16, tags": (np.uint16, (1e-4, -0.1), {}),
+    "int16, tags in thousandths": (np.int16, (1e-3, 0.0), {}),
+    "float32, arguments": (np.float32, (1.0, 0.0), {"scale": 1.0}),
+    "uint16, arguments before tags": (np.uint16, (1e-4, -0.1), {"scale": 1e-4, "offset": -0.1}),
+}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_every_product_gives_the_grey_levels_of_the_makers(classifier, mosaic, tmp_path, kind):
+    dtype, (scale, offset), arguments = PRODUCTS[kind]
+    tags = (1e-4, 0.0) if arguments else (scale, offset)
+    product = write(
+        tmp_path / "scene.tif",
+        numbers(mosaic, scale, offset).astype(dtype)
+        if dtype != np.float32
+        else ((mosaic - 1) * np.float32(0.275 / 254)),
+        tags=tags,
+    )
+    found = scenes.classify(product, classifier, tmp_path / "map.tif", stride=64, **arguments)
+    expected = classifier.predict(np.stack(np.split(mosaic[:64], 4, axis=1)))
+    # Thousandths of the reflectance are as wide as a grey level.
+    tolerance = 0.3 if scale == 1e-3 else 0.05
+    np.testing.assert_allclose(found.confidence[0], expected.max(axis=1), atol=tolerance)
+
+
+def test_reading_is_the_scaling_of_the_makers(tmp_path):
+    digital = np.tile(np.arange(0, 4096, dtype=np.uint16).reshape(64, 64, 1), 3)
+    file = write(tmp_path / "scene.tif", digital, tags=(1e-4, 0.0))
+    grey, valid = opening.open_scene(file).read()
+    # gdal_translate -scale 0 2750 1 255
+    expected = np.clip(np.rint(1 + digital * (254 / 2750)), 1, 255)
+    np.testing.assert_array_equal(grey, expected)
+    assert valid.all()
+
+
+def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
+    for name, white in (("T32_TCI.tif", 0.3558), ("T32_TCI_10m.tif", 0.2)):
+        scene = opening.open_scene(write(tmp_path / name, mosaic))
+        assert scene.said_by == "name"
+        assert scene.scale[0] * 255 == pytest.approx(white)
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, level):
+    folder = tmp_path / f"S2A_MSI{level}.SAFE"
+    images = folder / "GRANULE" / "L_T32" / "IMG_DATA" / ("R10m" if level == "L2A" else ".")
+    images.mkdir(parents=True)
+    suffix = "_10m" if level == "L2A" else ""
+    for index, band in enumerate(("B04", "B03", "B02")):
+        layer = numbers(mosaic, offset=-0.1)[..., index].astype(np.uint16)
+        layer[:5] = 0  # no data
+        write(images / f"T32_2022{'_' + band}{suffix}.tif", layer)
+    prefix, kind = ("BOA_", "BOA") if level == "L2A" else ("", "RADIO")
+    offsets = "".join(
+        f'<{kind}_ADD_OFFSET band_id="{i}">-1000</{kind}_ADD_OFFSET>' for i in range(4)
+    )
+    quantification = f"<{prefix}QUANTIFICATION_VALUE>10000</{prefix}QUANTIFICATION_VALUE>"
+    text = f'<n1:P xmlns:n1="https://psd">{quantification}<List>{offsets}</List></n1:P>'
+    (folder / f"MTD_MSI{level}.xml").write_text(text)
+    grey, valid = opening.open_scene(folder).read()
+    assert not valid[:5].any()
+    np.testing.assert_array_equal(grey[5:], np.maximum(mosaic, 1)[5:])
+    (images / f"T32_2022_B03{suffix}.tif").unlink()
+    with pytest.raises(ValueError, match=r"one file each of B04, B03, B02"):
+        opening.open_scene(folder)
+
+
+def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_path):
+    bands = ("B04", "B03", "B02")
+    files = [write(tmp_path / f"{b}.tif", mosaic[..., i]) for i, b in enumerate(bands)]
+    four = np.dstack([mosaic[..., ::-1], mosaic[..., :1]])
+    stack = write(tmp_path / "four.tif", four, descriptions=["B02", "B03", "B04", "B08"])
+    expected = np.maximum(mosaic, 1)
+    for source, options in ((files, {}), (stack, {}), (stack, {"bands": [3, 2, 1]})):
+        grey, _ = opening.open_scene(source, **options, **GREY).read()
+        np.testing.assert_array_equal(grey, expected)
+
+
+@pytest.mark.parametrize("kind", ["value", "mask", "NaN"])
+def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
+    pixels = mosaic.astype(np.float32) if kind == "NaN" else mosaic.copy()
+    holes = np.zeros(pixels.shape[:2], bool)
+    holes[:, :100] = True  # the first column of windows, and more than half of the second
+    options = {}
+    if kind == "mask":
+        options["mask"] = ~holes
+    else:
+        pixels[holes] = np.nan if kind == "NaN" else 7
+        options |= {} if kind == "NaN" else {"nodata": 7}
+        pixels[~holes] = np.maximum(pixels[~holes], 8)
+    source = write(tmp_path / "scene.tif", pixels, **options)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+    np.testing.assert_array_equal(found.classes == 255, [[True, True, False, False]] * 3)
+    assert np.isnan(found.confidence[:, :2]).all()
+    with rasterio.open(found.file) as file:
+        assert (file.read()[:, :, :2] == 255).all()
+    figure = plots.scene_map(
+        found.picture, found.classes, found.confidence, found.unfamiliarity > 1, found.class_names
+    )
+    assert len(figure.axes) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "message"),
+    [
+        ({}, {}, "Nothing says what the numbers"),
+        ({"crs": None, "transform": Affine.identity()}, GREY, "no georeference"),
+        ({"transform": Affine(60, 0, 0, 0, -60, 0)}, GREY, "60 x 60 m on the ground"),
+        (
+            {"crs": "EPSG:4326", "transform": Affine(1e-3, 0, 8, 0, -1e-3, 60)},
+            GREY,
+            r"55\.8 x 111 m on the ground",
+        ),
+        ({}, {"scale": GREY["scale"], "offset": 0.1}, "Is an offset of 1000 left in"),
+        ({}, {"scale": GREY["scale"], "offset": -0.3}, "reflect nothing"),
+    ],
+)
+def test_doubts_are_said(classifier, mosaic, tmp_path, options, arguments, message):
+    source = write(tmp_path / "scene.tif", mosaic, **options)
+    with pytest.warns(UserWarning, match=message):
+        scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **arguments)
+    assert (tmp_path / "map.tif").exists()
+
+
+def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path):
+    degrees = Affine(1.6e-4, 0, 8, 0, -9e-5, 56)
+    turned = Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
+    for crs, transform in (("EPSG:4326", degrees), ("EPSG:32632", turned)):
+        source = write(tmp_path / "scene.tif", mosaic, crs=crs, transform=transform)
+        found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+        with rasterio.open(found.file) as file:
+            assert file.transform.almost_equals(transform @ Affine.scale(64))
+        assert found.hectares[0, 0] == pytest.approx(40.96, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "arguments", "message"),
+    [
+        (np.ones((63, 300, 3), np.uint8), {}, r"at least 64 x 64 pixels.* 63 x 300"),
+        (np.ones((300, 1, 3), np.uint8), {}, r"Received: 300 x 1"),
+        (np.ones((64, 64, 4), np.uint8), {}, r"`bands` must be .* a file of 4 bands"),
+        (
+            np.ones((64, 64, 3), np.uint8),
+            {"bands": [1, 2, 9]},
+            r"from 1 to 3. Received: \[1, 2, 9\]",
+        ),
+        (np.ones((64, 64, 3), np.uint8), {"stride": 65}, r"`stride` must be .* Received: 65"),
+        (np.ones((64, 64, 3), np.uint8), {"scale": 0.0}, r"`scale` must be a positive number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(classifier, tmp_path, pixels, arguments, message):
+    source = write(tmp_path / "scene.tif", pixels)
+    with pytest.raises(ValueError, match=message):
+        scenes.classify(source, classifier, tmp_path / "map.tif", **{**GREY, **arguments})
+    assert {path.name for path in tmp_path.iterdir()} <= {"scene.tif"}
+
+
+def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_path):
+    source = write(
+        tmp_path / "scene.tif", np.tile(mosaic, (4, 4, 1)), compress="deflate", tiled=True
+    )
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    output = tmp_path / "map.tif"
+    output.write_bytes(b"an earlier map")
+    with pytest.raises(ValueError, match=r"scene.tif"):
+        scenes.classify(source, classifier, output, **GREY)
+    with pytest.raises(FileNotFoundError, match="`source` must exist"):
+        scenes.classify(tmp_path / "nothing.tif", classifier, output)
+    (tmp_path / "text.tif").write_text("no raster")
+    with pytest.raises(ValueError, match="a raster that GDAL reads"):
+        scenes.classify(tmp_path / "text.tif", classifier, output)
+    with pytest.raises(ValueError, match=r"`output` must end in .tif"):
+        scenes.classify(source, classifier, tmp_path / "map.png")
+    assert output.read_bytes() == b"an earlier map"
+
+
+def test_scene_without_any_data_gives_an_empty_map(classifier, tmp_path):
+    source = write(tmp_path / "scene.tif", np.zeros((64, 90, 3), np.uint8), nodata=0)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", **GREY)
+    assert (found.classes == 255).all()
+    assert found.areas()["cells"].sum() == 0
+
+
+def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(
+    classifier, mosaic, tmp_path, monkeypatch
+):
+    source = write(tmp_path / "scene.tif", np.tile(mosaic, (3, 1, 1)))
+    whole = scenes.classify(source, classifier, tmp_path / "whole.tif", **GREY)
+    monkeypatch.setattr(sweeping, "SECONDS", 0)
+    monkeypatch.setattr(sweeping, "BLOCK", 14)
+    served = []
+
+    class Interrupted:
+        directory, metadata = classifier.directory, classifier.metadata
+        class_names = classifier.class_names
+
+        @staticmethod
+        def serve(images):
+            served.append(len(images))
+            if len(served) == 5:
+                raise KeyboardInterrupt
+            return classifier.serve(images)
+
+    output = tmp_path / "map.tif"
+    with pytest.raises(KeyboardInterrupt):
+        scenes.classify(source, Interrupted, output, **GREY)
+    assert not output.exists()
+    scenes.classify(source, Interrupted, tmp_path / "other.tif", **GREY)  # not that map
+    before = len(served)
+    found = scenes.classify(source, Interrupted, output, **GREY)
+    assert len(served) - before == (before - 5) - 4  # four of its blocks were done
+    np.testing.assert_array_equal(found.classes, whole.classes)
+    np.testing.assert_allclose(found.confidence, whole.confidence, atol=1e-6)
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")
+def test_real_scenes(classifier, tmp_path):
+    aberystwyth = scenes.classify(
+        Path(SCENES) / "aberystwyth_sr.tif", classifier, tmp_path / "map.tif"
+    )
+    areas = aberystwyth.areas()
+    assert areas.index[0] == "Pasture"
+    assert areas["hectares"].sum() == pytest.approx(930 * 947 / 100)
+    source = Path(SCENES) / "dolomites_l1c.tif"
+    dolomites = scenes.classify(source, classifier, tmp_path / "map.tif")
+    assert (dolomites.classes[-4:, -6:] == 1).mean() > 0.8  # the forest in the south-east
+    with pytest.warns(UserWarning, match="Is an offset of 1000 left in"):
+        scenes.classify(source, classifier, tmp_path / "map.tif", offset=0.0)
