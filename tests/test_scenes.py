@@ -1,12 +1,14 @@
 """Tests of eurosat_helpers.scenes: small scenes through the shipped model."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
 
@@ -232,12 +234,14 @@ def test_doubts_are_said(classifier, mosaic, tmp_path, options, arguments, messa
 
 def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path):
     degrees = Affine(1.6e-4, 0, 8, 0, -9e-5, 56)
-    turned = Affine.translation(5e5, 5e6) @ Affine.rotation(30) @ Affine.scale(10, -10)
+    turned = Affine(8.66, 5.0, 5e5, 5.0, -8.66, 5e6)
     for crs, transform in (("EPSG:4326", degrees), ("EPSG:32632", turned)):
         source = write(tmp_path / "scene.tif", mosaic, crs=crs, transform=transform)
         found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
         with rasterio.open(found.file) as file:
-            assert file.transform.almost_equals(transform @ Affine.scale(64))
+            a, b, c, d, e, f = transform[:6]
+            expected = 64 * a, 64 * b, c, 64 * d, 64 * e, f
+            np.testing.assert_allclose(file.transform[:6], expected)
         assert found.hectares[0, 0] == pytest.approx(40.96, rel=0.03)
 
 
@@ -320,6 +324,27 @@ def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(
     np.testing.assert_array_equal(found.classes, whole.classes)
     np.testing.assert_allclose(found.confidence, whole.confidence, atol=1e-6)
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_network(
+    classifier, mosaic, tmp_path
+):
+    source = write(tmp_path / "scene.tif", mosaic)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+    page = scenes.web_map(found, tmp_path / "map.html", title="A mosaic").read_text()
+    bounds = re.search(r"\[\[(\S+), (\S+)\], \[(\S+), (\S+)\]\]", page).groups()
+    with rasterio.open(found.file) as file:
+        box = rasterio.warp.transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+    west, south, east, north = box
+    np.testing.assert_allclose(np.float64(bounds), [south, west, north, east], atol=1e-4)
+    assert "data:image/png;base64" in page
+    for number, name in enumerate(found.class_names):
+        assert (f"</span> {name}</div>" in page) == (found.classes == number).any()
+    source = write(tmp_path / "scene.tif", mosaic, crs=None, transform=Affine.identity())
+    with pytest.warns(UserWarning, match="no georeference"):
+        found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+    with pytest.raises(ValueError, match="`land_cover` must have a georeference"):
+        scenes.web_map(found, tmp_path / "other.html")
 
 
 @pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")

@@ -2,5 +2,6 @@
 
 from eurosat_helpers.scenes.land_cover import LandCover
 from eurosat_helpers.scenes.mapping import classify
+from eurosat_helpers.scenes.web import web_map
 
-__all__ = ["LandCover", "classify"]
+__all__ = ["LandCover", "classify", "web_map"]

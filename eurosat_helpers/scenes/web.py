@@ -1,0 +1,96 @@
+"""A land-cover map as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from html import escape
+from pathlib import Path
+
+import folium
+import numpy as np
+import rasterio
+from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
+
+from eurosat_helpers import files, plots
+from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
+
+# Leaflet, which draws the map, comes from the network. Without it the picture is there.
+PAGE = """
+<div id="picture" style="position:absolute; inset:0; background:white; overflow:auto">
+<img src="data:image/png;base64,{picture}" style="max-width:100%"></div>
+<script>if (typeof L !== "undefined") document.getElementById("picture").remove()</script>
+"""
+
+
+def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str = "") -> Path:
+    """Write a map of the classes over OpenStreetMap, with a legend; return its path.
+
+    The file needs nothing beside it. In a browser without a network it shows the figure of
+    `plots.scene_map` in place of the interactive map.
+
+    Args:
+        land_cover: What `classify` returned; its GeoTIFF is read.
+        file: Path of the HTML file, which is replaced.
+        title: The title of the figure.
+
+    Raises:
+        ValueError: If the scene had no georeference.
+        OSError: If the file cannot be written.
+    """
+    with rasterio.open(land_cover.file) as source:
+        if source.crs is None:
+            raise ValueError(
+                "`land_cover` must have a georeference to be placed on a map. Received: none in "
+                f"{land_cover.file}."
+            )
+        grid = source.crs, "EPSG:3857", source.width, source.height, *source.bounds
+        _, width, height = calculate_default_transform(*grid)
+        # Cells stay sharp: browsers smooth what they enlarge.
+        width, height = 8 * width, 8 * height
+        transform, *_ = calculate_default_transform(*grid, dst_width=width, dst_height=height)
+        classes = np.full((height, width), NO_DATA, np.uint8)
+        reproject(
+            rasterio.band(source, 1),
+            classes,
+            dst_transform=transform,
+            dst_crs="EPSG:3857",
+            resampling=Resampling.nearest,
+        )
+    across, _, west, _, down, north = transform[:6]
+    corners = west, north + down * height, west + across * width, north
+    west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *corners)
+    table = np.zeros((256, 4), np.uint8)
+    for number, color in enumerate(plots.CLASS_COLORS[: len(land_cover.class_names)]):
+        table[number] = *bytes.fromhex(color[1:]), 255
+    page = folium.Map(attr="OpenStreetMap")
+    bounds = [[south, west], [north, east]]
+    folium.raster_layers.ImageOverlay(table[classes], bounds, opacity=0.6, name="classes").add_to(
+        page
+    )
+    page.fit_bounds(bounds)
+    folium.LayerControl(collapsed=False).add_to(page)
+    rows = "".join(
+        f'<div><span style="background:{plots.CLASS_COLORS[number]}">&emsp;</span>'
+        f" {escape(name)}</div>"
+        for number, name in enumerate(land_cover.class_names)
+        if (land_cover.classes == number).any()
+    )
+    style = "position:fixed; bottom:2em; left:1em; z-index:1000; background:white; padding:.5em"
+    body = page.get_root().html
+    body.add_child(folium.Element(f'<div style="{style}">{rows}</div>'))
+    figure = plots.scene_map(
+        land_cover.picture,
+        land_cover.classes,
+        land_cover.confidence,
+        land_cover.unfamiliarity > 1,
+        land_cover.class_names,
+        cell_metres=land_cover.cell_metres,
+        title=title,
+    )
+    figure.savefig(picture := io.BytesIO(), dpi=80)
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    body.add_child(folium.Element(PAGE.format(picture=encoded)))
+    files.write(Path(file), page.get_root().render().encode())
+    return Path(file)
