@@ -95,8 +95,8 @@ def test_rooms_stay_small():
     pair = [path for room in ROOMS if room not in apart for path in files(room)]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2580
-    assert lines(files("improvements")) <= 1300
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2602
+    assert lines(files("improvements")) <= 1286
 
 
 def test_public_names_are_few():
@@ -106,7 +106,7 @@ def test_public_names_are_few():
         for node in read(path).body
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
     ]
-    assert len(names) <= 68, sorted(names)
+    assert len(names) <= 64, sorted(names)
 
 
 def test_every_room_has_its_tests():
