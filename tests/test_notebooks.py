@@ -190,17 +190,14 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
     executed, home, _ = run_twice
     assert "This run is finished." in "".join(texts(executed))
     cells = [cell for cell in code_cells(executed) if not cell.metadata.get("tags")]
-    same = []
     for first, again in zip(cells[::2], cells[1::2], strict=True):
         assert first.source == again.source
-        shown = [
-            [output.get("data", {}).get("text/plain") for output in cell.outputs]
-            for cell in (first, again)
-        ]
-        if any(word in first.source for word in ("evaluation.", "outliers.", "robustness.round")):
+        if not first.source.startswith(("history =", "saved =")):  # which show seconds and a date
+            shown = [
+                [output.get("data", {}).get("text/plain") for output in cell.outputs]
+                for cell in (first, again)
+            ]
             assert shown[0] == shown[1], first.source
-            same.append(first.source)
-    assert len(same) >= 5
     assert {path.name for path in (home / "saved_model").iterdir()} >= {"eurosat_cnn", "my_model"}
 
 
