@@ -37,7 +37,7 @@ def write(
     shared = detector.inputs[0] is model.inputs[0]
     unfamiliarity = detector.outputs[0] if shared else detector(model.inputs[0])
     network = keras.Model(model.inputs[0], [model.outputs[0], unfamiliarity])
-    network = fold_batch_normalization(network)
+    network = _folded(network)
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits, unfamiliarity = network(images, training=False)
@@ -59,7 +59,7 @@ def write(
     archive.write_out(str(directory), verbose=False)
 
 
-def fold_batch_normalization(model: keras.Model) -> keras.Model:
+def _folded(model: keras.Model) -> keras.Model:
     """Copy a network for inference, with batch normalization folded into the convolution before it.
 
     At inference it only scales and shifts each channel, which the convolution can do by itself:
@@ -73,7 +73,7 @@ def fold_batch_normalization(model: keras.Model) -> keras.Model:
 
     def clone(layer: keras.Layer) -> keras.Layer:
         if isinstance(layer, keras.Model):
-            return fold_batch_normalization(layer)
+            return _folded(layer)
         config = layer.get_config()
         if isinstance(layer, keras.Layer):  # and not a bare operation, such as a sum
             config["dtype"] = "float32"

@@ -45,7 +45,7 @@ def fit(
     tiles = sample(train, min(SAMPLE, len(train)), seed=seed)
     known = keras.Model(model.input, features)
     rows = np.concatenate(
-        [known.predict(x, verbose=0) for x in (tiles.images, changed(tiles, seed))]
+        [known.predict(x, verbose=0) for x in (tiles.images, _changed(tiles, seed))]
     )
     mean, deviation = rows.mean(axis=0), rows.std(axis=0) + 1e-6
     # A little of the identity keeps a channel that is always 0 from deciding alone.
@@ -65,13 +65,13 @@ def threshold(detector: keras.Model, validation: Tiles, *, seed: int = 0) -> dic
         5 % of them as `RandomAppearance` changes them; and what it refuses, `clean` and `changed`.
     """
     clean = detector.predict(validation.images, verbose=0)
-    other = detector.predict(changed(validation, seed), verbose=0)
+    other = detector.predict(_changed(validation, seed), verbose=0)
     limit = max(np.quantile(clean, 0.97), np.quantile(other, 0.95))
     refused = {"clean": np.mean(clean > limit), "changed": np.mean(other > limit)}
     return {"threshold": float(limit), **{name: float(share) for name, share in refused.items()}}
 
 
-def changed(tiles: Tiles, seed: int = 0) -> np.ndarray:
+def _changed(tiles: Tiles, seed: int = 0) -> np.ndarray:
     """Change every tile as in training; return float32 pixels `(N, 64, 64, 3)` in 1-255."""
     layer = RandomAppearance(1.0, seed=seed)
     batches = np.array_split(tiles.images, max(1, len(tiles) // 500))

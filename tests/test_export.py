@@ -26,7 +26,7 @@ def randomized(model):
 def assert_same_answers(model, *, normalizations):
     """Fold the model, compare the answers, and count what was not folded."""
     images = np.random.default_rng(0).normal(2, 3, (4, *model.input_shape[1:])).astype("float32")
-    folded = export.fold_batch_normalization(randomized(model))
+    folded = export._folded(randomized(model))
     for one, other in zip(*map(tf.nest.flatten, (folded(images), model(images))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
     kept = [x for x in models.sublayers(folded) if isinstance(x, layers.BatchNormalization)]
@@ -74,7 +74,7 @@ def test_folding_adds_to_the_bias_and_leaves_what_does_not_follow_a_convolution(
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     images = np.random.default_rng(0).normal(2, 3, (32, 8, 8, 3)).astype(np.float32)
     before = randomized(model)(images)
-    folded = export.fold_batch_normalization(model)
+    folded = export._folded(model)
     assert [layer.name for layer in folded.layers[1:3]] == ["first", "convolution"]
     np.testing.assert_allclose(folded(images), before, rtol=1e-4)
     model.set_weights([0 * weight for weight in model.get_weights()])

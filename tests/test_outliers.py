@@ -37,7 +37,7 @@ def test_distance_is_that_of_mahalanobis(model, detector, demo_tiles):
     pooled = [keras.ops.sqrt(keras.ops.mean(layer, axis=(1, 2))) for layer in layers]
     known = keras.Model(model.input, keras.ops.concatenate(pooled, axis=-1))
     shuffled = outliers.sample(tiles, len(tiles), seed=0)
-    rows = [known.predict(x, verbose=0) for x in (shuffled.images, outliers.changed(shuffled, 0))]
+    rows = [known.predict(x, verbose=0) for x in (shuffled.images, outliers._changed(shuffled, 0))]
     rows = np.concatenate(rows).astype("float64")
     scaled = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
     inverse = np.linalg.inv(np.cov(scaled, rowvar=False) + 1e-3 * np.eye(scaled.shape[1]))
@@ -48,14 +48,14 @@ def test_distance_is_that_of_mahalanobis(model, detector, demo_tiles):
 
 def test_detector_shares_the_layers_of_the_model_in_the_graph_that_is_served(model, detector):
     joint = keras.Model(model.inputs[0], [model.outputs[0], detector.outputs[0]])
-    folded = export.fold_batch_normalization(joint)
+    folded = export._folded(joint)
     convolutions = [layer for layer in folded.layers if isinstance(layer, keras.layers.Conv2D)]
     own = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == len(own)
 
 
 def test_changed_tiles_are_whole_grey_levels_and_seeded(demo_tiles):
-    first, same = (outliers.changed(demo_tiles[:20], seed=3) for _ in range(2))
+    first, same = (outliers._changed(demo_tiles[:20], seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, same)
     np.testing.assert_array_equal(first, np.round(first))
     assert first.min() >= 1

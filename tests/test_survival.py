@@ -74,7 +74,7 @@ def history(directory):
     return pd.read_csv(directory / "history.csv").drop(columns="seconds")
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_that_is_killed_at_any_moment_ends_as_an_uninterrupted_one(
     kills, processes, demo_folder, uninterrupted, tmp_path
 ):
@@ -151,7 +151,7 @@ def save_again_and_again(directory, times) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [5, pytest.param(20, marks=pytest.mark.slow)])
 def test_model_that_is_loaded_while_another_process_saves_is_of_one_save(
     times, processes, tmp_path
 ):

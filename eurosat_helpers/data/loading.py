@@ -54,7 +54,7 @@ def load(
     except ConnectionError as error:
         if class_names != CLASS_NAMES:
             raise
-        (images, names), problems, title = demo.draw(tiles_per_class=200), {}, DEMO_SOURCE
+        (images, names), problems, title = demo.draw(tiles_per_class=100), {}, DEMO_SOURCE
         print(
             f"{'*' * 78}\nDEMO TILES, NOT EuroSAT. `{data_dir}` holds no tiles. {error}\n"
             f"{len(images):,} made-up tiles take their place. No score or figure made from them "

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from eurosat_helpers import artifact, corruptions, data, outliers
+from eurosat_helpers import artifact, augmentation, corruptions, data
 from eurosat_helpers import models as _layers_of_the_keras_file  # noqa: F401
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -140,13 +140,18 @@ def main() -> None:
         features, logits = inner.predict(images, batch_size=250, verbose=0)
         return features, logits, classifier.serve(images)["unfamiliarity"]
 
+    def changed_as_in_training(tiles: data.Tiles) -> np.ndarray:
+        layer = augmentation.RandomAppearance(1.0, seed=0)
+        batches = np.array_split(tiles.images.astype("float32"), max(1, len(tiles) // 500))
+        return np.round(np.concatenate([layer(batch, training=True) for batch in batches]))
+
     known = data.sample(train, 3000, seed=0)
-    fitted = [answers(images) for images in (known.images, outliers.changed(known))]
+    fitted = [answers(images) for images in (known.images, changed_as_in_training(known))]
     features, logits, _ = (np.concatenate(parts) for parts in zip(*fitted, strict=True))
     compared = scores(features, logits, model.get_layer("head-logits").get_weights())
     compared = {name: lambda a, f=f: f(a[0], a[1]) for name, f in compared.items()}
     compared["unfamiliarity (exported)"] = lambda a: a[2]
-    clean, changed = answers(validation.images), answers(outliers.changed(validation))
+    clean, changed = answers(validation.images), answers(changed_as_in_training(validation))
     unseen = answers(test.images[::2])
     some = data.sample(test, COUNT, seed=0).images
     corrupted = [answers(corruptions.corrupt(some, name)) for name in corruptions.CORRUPTIONS]

@@ -219,7 +219,7 @@ def test_demo_tiles_without_network_come_with_a_notice_and_leave_no_file(eurosat
     tiles = data.load(eurosat)
     assert tiles.demo
     assert tiles.source == "demo tiles"
-    assert tiles.counts().to_dict() == dict.fromkeys(data.CLASS_NAMES, 200)
+    assert tiles.counts().to_dict() == dict.fromkeys(data.CLASS_NAMES, 100)
     assert list(eurosat.iterdir()) == []
     notice = capsys.readouterr().out
     assert "DEMO TILES, NOT EuroSAT" in notice

@@ -97,7 +97,7 @@ def test_model_survives_a_file_and_its_batch_normalization_is_folded(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(images()), logits)
-    folded = export.fold_batch_normalization(model)
+    folded = export._folded(model)
     np.testing.assert_allclose(folded(images()), logits, atol=1e-3)
     assert folded.count_params() < model.count_params()
 
@@ -154,7 +154,7 @@ def test_large_base_is_folded_and_survives_a_file(tmp_path):
     model = bases.build_transfer("ResNet50", weights=None, seed=0)
     take_statistics(model, images())
     logits = model(images())
-    np.testing.assert_allclose(export.fold_batch_normalization(model)(images()), logits, atol=1e-3)
+    np.testing.assert_allclose(export._folded(model)(images()), logits, atol=1e-3)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(images()), logits)

@@ -148,7 +148,7 @@ def test_ensemble_is_folded_saved_and_reloaded_like_any_model(members, symmetrie
     model = ensemble.average_models(
         members, temperatures=[1.5, 0.7], weights=[3, 1], symmetries=symmetries
     )
-    folded = export.fold_batch_normalization(model)
+    folded = export._folded(model)
     assert folded.count_params() < model.count_params()
     np.testing.assert_allclose(folded(IMAGES), model(IMAGES), atol=1e-4)
     model.save(tmp_path / "model.keras")

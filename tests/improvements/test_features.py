@@ -26,7 +26,7 @@ def test_features_are_the_pooled_activations_and_the_model_stays_ready_for_expor
     assert (extracted.shape, extracted.dtype) == ((20, 16), np.float32)
     head = cnn.get_layer("head-logits")
     np.testing.assert_allclose(head(extracted), cnn(tiles.images.astype("float32")), atol=1e-4)
-    folded = export.fold_batch_normalization(cnn)
+    folded = export._folded(cnn)
     assert folded.count_params() < cnn.count_params()
 
 

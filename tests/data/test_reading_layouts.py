@@ -1,4 +1,4 @@
-"""Listing folders and zip files: every layout, stray files, and what is unsafe or damaged."""
+"""Reading folders and zip files: every layout, stray files, and what is unsafe or damaged."""
 
 from __future__ import annotations
 
