@@ -16,6 +16,31 @@ from eurosat_helpers.data.tiles import ROOTS
 _NO_TILE = re.compile(r"(^|/)(\.|__MACOSX/|(Thumbs\.db|desktop\.ini)?$)")  # hidden, or a folder
 
 
+@contextlib.contextmanager
+def searched(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
+    """Open a folder or zip file with files at any depth.
+
+    Yields:
+        The size in bytes of each file by its path, sorted, without hidden files; and a function
+        that reads a path, or raises ValueError if it is not a regular file. Links to folders are
+        not followed, since they may form circles.
+
+    Raises:
+        ValueError: If the zip file is damaged, or unsafe to unpack.
+    """
+    if not source.is_dir():
+        with _unpacked(source) as (sizes, read_file):
+            yield {path: sizes[path] for path in sorted(sizes) if _is_file(path)}, read_file
+        return
+    sizes = {}
+    for folder, _, names in os.walk(source):
+        for file in (Path(folder, name) for name in names):
+            path = file.relative_to(source).as_posix()
+            if _is_file(path):  # a link to nothing has the size of the link
+                sizes[path] = os.stat(file, follow_symlinks=file.exists()).st_size
+    yield dict(sorted(sizes.items())), lambda path: _read(source / path)
+
+
 def stamp(source: Path) -> list[tuple[str, int, int]]:
     """Return name, bytes and time of change in ns of a zip file, or of each file of a folder."""
     root, paths = source.parent, [source.name]
@@ -45,6 +70,15 @@ def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes
         folder = _root(source)
         yield {path: size for path, size, _ in stamp(source)}, lambda path: _read(folder / path)
         return
+    with _unpacked(source) as (sizes, read_file):
+        root = next((f"{top}/" for top in ROOTS if any(n.startswith(f"{top}/") for n in sizes)), "")
+        paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
+        yield {path: sizes[root + path] for path in paths}, lambda path: read_file(root + path)
+
+
+@contextlib.contextmanager
+def _unpacked(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
+    """Open a zip file: the size of each member by its name, and the function that reads one."""
     try:
         archive = zipfile.ZipFile(source)
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
@@ -57,9 +91,7 @@ def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes
             if path.anchor or ".." in path.parts:
                 name = path.as_posix()
                 raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
-        root = next((f"{top}/" for top in ROOTS if any(n.startswith(f"{top}/") for n in sizes)), "")
-        paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
-        yield {path: sizes[root + path] for path in paths}, lambda path: archive.read(root + path)
+        yield sizes, archive.read
 
 
 def _root(folder: Path) -> Path:
@@ -68,7 +100,12 @@ def _root(folder: Path) -> Path:
 
 def _tiles(paths: Iterable[str]) -> list[str]:
     """Without stray files, and those beside the class folders."""
-    return [path for path in paths if "/" in path and not _NO_TILE.search(path)]
+    return [path for path in paths if "/" in path and _is_file(path)]
+
+
+def _is_file(path: str) -> bool:
+    """Whether a path names a file that is neither hidden nor made by a file manager."""
+    return not _NO_TILE.search(path)
 
 
 def _read(file: Path) -> bytes:
