@@ -144,7 +144,8 @@ def test_every_title_in_the_notebooks_names_the_source_of_the_tiles(committed):
     for cell in code_cells(committed):
         if "plots." in cell.source:
             assert "title=" in cell.source
-            assert "tiles.source" in cell.source, cell.source
+            named = "tiles.source" in cell.source or "Path(images).name" in cell.source
+            assert named, cell.source
 
 
 def test_demo_run_saves_the_demo_model_and_touches_nothing_else(demo_run):
@@ -167,6 +168,25 @@ def test_demo_run_predicts_twenty_tiles(demo_run):
     assert (table.truth.value_counts() == 2).all()
     unseen = (home / "saved_model" / "demo" / "test_files.txt").read_text().split()
     assert set(table.file) <= set(unseen)
+
+
+def test_inference_notebook_classifies_images_of_ones_own(demo_run, demo_folder, tmp_path):
+    home = shutil.copytree(demo_run[0], tmp_path / "home")
+    mine = shutil.copytree(demo_folder / "2750", home / "mes images" / "labelled")
+    shutil.copy(mine / "River" / "River_1.jpg", home / "mes images")
+    (home / "mes images" / "broken.png").write_bytes(b"not an image")
+    parameters = ["-p", "seed", "5", "-p", "images", "mes images", "-p", "image_size", "cut"]
+    executed = run(home, "inference.ipynb", *parameters, environment=demo_run[2])
+    table = pd.read_csv(home / "results" / "images.csv", keep_default_na=False)
+    assert len(table) == 62
+    assert table.truth.ne("").sum() == 60
+    assert table[table.file == "broken.png"].note.str.startswith("not a JPEG").all()
+    shown = "".join(texts(executed))
+    assert "60 images in folders with the name of a class" in shown
+    assert "sure answers correct" in shown
+    assert len(figures(executed)) == 3
+    for cell in code_cells(executed):
+        assert all(output.get("name") != "stderr" for output in cell.outputs)
 
 
 @pytest.fixture(scope="module")

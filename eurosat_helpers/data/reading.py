@@ -1,28 +1,22 @@
-"""List, check and decode the tiles of a folder or zip file into one array; cache it on disk."""
+"""Check and decode tile files into one array, and cache it on disk."""
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import io
 import json
-import os
-import re
-import stat
 import tempfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from eurosat_helpers.data.tiles import IMAGE_SIZE, ROOTS
+from eurosat_helpers.data import listing
+from eurosat_helpers.data.tiles import IMAGE_SIZE
 
 _MAX_BYTES = 1_000_000  # the pixels are 12 kB, the rest leaves room for metadata
 _CACHE_VERSION = 4
-_NO_TILE = re.compile(r"(^|/)(\.|__MACOSX/|(Thumbs\.db|desktop\.ini)?$)")  # hidden, or a folder
 
 
 def read(
@@ -38,11 +32,11 @@ def read(
         ValueError: If a zip file is damaged or unsafe, if a folder is not one of the classes, or,
             with "raise", if a file is not a complete RGB tile of 64x64 pixels.
     """
-    content = repr((_CACHE_VERSION, class_names, _stamp(source)))
+    content = repr((_CACHE_VERSION, class_names, listing.stamp(source)))
     if cached := _read_cache(cache, content):
         return *cached, {}, True
     names, problems = [], {}
-    with _opened(source) as (sizes, read_file):
+    with listing.opened(source) as (sizes, read_file):
         if unknown := sorted({path.rpartition("/")[0] for path in sizes} - set(class_names)):
             raise ValueError(
                 f"`{source}` holds unknown class folders: {', '.join(unknown[:5])}. Known are "
@@ -70,70 +64,6 @@ def read(
     if names and not problems:  # all: "raise" trusts what "skip" has cached
         _write_cache(cache, content, images, names)
     return images, names, problems, False
-
-
-def _stamp(source: Path) -> list[tuple[str, int, int]]:
-    """Return name, bytes and time of change in ns of a zip file, or of each file of a folder."""
-    root, paths = source.parent, [source.name]
-    if source.is_dir():
-        root = _root(source)
-        paths = _tiles(path.replace(os.sep, "/") for path in glob.glob("*/*", root_dir=root))
-    stamps = []
-    for path in sorted(paths):
-        file = os.path.join(root, path)
-        status = os.stat(file, follow_symlinks=os.path.exists(file))  # it may link to nothing
-        stamps.append((path, status.st_size, status.st_mtime_ns))
-    return stamps
-
-
-@contextlib.contextmanager
-def _opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
-    """Open a folder or zip file with class folders, bare or below one of `ROOTS`.
-
-    Yields:
-        The size in bytes of each file by its path, "Class/file"; and a function that reads a path,
-        or raises ValueError if it is not a regular file.
-
-    Raises:
-        ValueError: If the zip file is damaged, or unsafe to unpack.
-    """
-    if source.is_dir():
-        folder = _root(source)
-        yield (
-            {path: size for path, size, _ in _stamp(source)},
-            lambda path: _read_regular(folder / path),
-        )
-        return
-    try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"`{source}` is not a complete zip file: {error}. Delete it and download it again."
-        ) from error
-    with archive:
-        sizes = {member.filename: member.file_size for member in archive.infolist()}
-        for path in map(PureWindowsPath, sizes):  # which knows drives and both kinds of slashes
-            if path.anchor or ".." in path.parts:
-                name = path.as_posix()
-                raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
-        root = next((f"{top}/" for top in ROOTS if any(n.startswith(f"{top}/") for n in sizes)), "")
-        paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
-        yield {path: sizes[root + path] for path in paths}, lambda path: archive.read(root + path)
-
-
-def _root(folder: Path) -> Path:
-    return next((folder / name for name in ROOTS if (folder / name).is_dir()), folder)
-
-
-def _tiles(paths: Iterable[str]) -> list[str]:
-    """Without stray files, and those beside the class folders."""
-    return [path for path in paths if "/" in path and not _NO_TILE.search(path)]
-
-
-def _read_regular(file: Path) -> bytes:
-    if not stat.S_ISREG(file.stat().st_mode):  # to read a pipe or a device might never end
-        raise ValueError("not a regular file")
-    return file.read_bytes()
 
 
 def _decode(encoded: bytes) -> np.ndarray:

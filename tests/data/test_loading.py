@@ -9,7 +9,7 @@ import pytest
 from conftest import PROJECT, zip_folder
 
 from eurosat_helpers import data
-from eurosat_helpers.data import finding, reading
+from eurosat_helpers.data import finding, listing
 from eurosat_helpers.data.tiles import CLASS_COUNTS
 
 
@@ -65,7 +65,7 @@ def test_real_tiles_are_all_there_with_their_pixels(real_tiles):
     assert real_tiles.source == "EuroSAT RGB"
     drawn = data.sample(real_tiles, 200, seed=0)
     source = finding.find(PROJECT / "EuroSAT", data.CLASS_NAMES)
-    with reading._opened(source) as (_, read_file):
+    with listing.opened(source) as (_, read_file):
         for image, name in zip(drawn.images, drawn.names, strict=True):
             encoded = read_file(name)
             expected = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")

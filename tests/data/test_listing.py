@@ -1,4 +1,4 @@
-"""Reading folders and zip files: every layout, stray files, and what is unsafe or damaged."""
+"""Listing folders and zip files: every layout, stray files, and what is unsafe or damaged."""
 
 from __future__ import annotations
 

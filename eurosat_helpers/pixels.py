@@ -1,0 +1,160 @@
+"""Pixels of images that users bring: decode a file, fit it to a tile, doubt its values."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from eurosat_helpers.data import IMAGE_SIZE
+
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+_MAX_PIXELS = 4096 * 4096  # 50 MB decoded
+_BITS, _BANDS = 258, 277  # tags of TIFF
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """Decode a JPEG, PNG, TIFF or WebP file of 8-bit red, green and blue.
+
+    A palette is resolved, and a fourth band left out if it is 255 everywhere.
+
+    Returns:
+        An image of mode "RGB", its pixels decoded, of at most 16,777,216 pixels.
+
+    Raises:
+        ValueError: If the file is of another kind, has other bands or values, or is too large; the
+            message says what to do.
+        OSError: If it is damaged; Pillow may raise other errors then.
+    """
+    try:
+        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(_unknown(encoded)) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"too large, cut it into smaller files. {error}") from None
+    if image.width * image.height > _MAX_PIXELS:
+        raise ValueError(
+            f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}: cut it into smaller "
+            "files"
+        )
+    if image.format != "MPO" and (pages := getattr(image, "n_frames", 1)) > 1:
+        raise ValueError(f"holds {pages} images: save each as a file of its own")
+    bits = {8}
+    if image.format == "TIFF":
+        bits = set(image.tag_v2.get(_BITS, (1,)))
+    elif image.format == "PNG":
+        bits = {16} if encoded[24] == 16 else bits  # Pillow would keep the upper 8 bits
+    if max(bits) > 8:
+        raise ValueError(_deep(max(bits)))
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in ("RGBA", "RGBa", "RGBX"):
+        if image.getextrema()[3][0] < 255:
+            raise ValueError(
+                "its fourth band is not 255 everywhere (transparent pixels, or near infrared): "
+                "fill the gaps, and save red, green and blue alone"
+            )
+        return Image.merge("RGB", image.split()[:3])
+    if image.mode in ("1", "L", "LA"):
+        raise ValueError("grayscale: red, green and blue are needed")
+    if image.mode not in ("RGB", "YCbCr"):
+        raise ValueError(f"its colors are {image.mode}, not RGB: convert it to RGB")
+    image.load()
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Make tiles of an image: of one with 64x64 pixels itself.
+
+    Args:
+        image: Of mode "RGB".
+        size: What to do with another size: None refuses it, "cut" makes windows, the last ones
+            moved inwards so that the edges are covered, "scale" resizes.
+
+    Returns:
+        uint8 pixels in 0-255, shape `(N, 64, 64, 3)`, and the left and top edges, int `(N, 2)`.
+
+    Raises:
+        ValueError: If the size is refused, or too small to cut.
+    """
+    found = f"{image.width}x{image.height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}"
+    if size == "scale" and image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    elif size is None and image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(f'{found}: "cut" it into windows or "scale" it')
+    elif min(image.size) < IMAGE_SIZE:
+        raise ValueError(f'{found}, too small to cut: "scale" it')
+    edges = [sorted({*range(0, n - IMAGE_SIZE, IMAGE_SIZE), n - IMAGE_SIZE}) for n in image.size]
+    corners = np.array([(left, top) for top in edges[1] for left in edges[0]])
+    whole = np.asarray(image)
+    tiles = [whole[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] for left, top in corners]
+    return np.stack(tiles), corners
+
+
+def measure(images: np.ndarray) -> np.ndarray:
+    """Measure images for `suspicions`, a batch at a time.
+
+    Args:
+        images: Pixels as the classifier gets them, shape `(N, height, width, 3)`.
+
+    Returns:
+        Per image its largest value and the standard deviations of red and blue, float `(N, 3)`.
+    """
+    deviations = images[:, ::2, ::2, ::2].astype(np.float32).std(axis=(1, 2))  # a quarter will do
+    return np.column_stack([images.max(axis=(1, 2, 3)), deviations])
+
+
+def suspicions(measures: np.ndarray) -> list[str]:
+    """Say what may be wrong with images as a whole, by their values alone.
+
+    Looked for: images that are all black; values scaled to 0-1 or 0-10; red and blue swapped, told
+    from 20 images on by blue that varies more than red within most of them. (Which of the two is
+    brighter depends on haze and class: air brightens blue but adds no contrast.)
+
+    Args:
+        measures: What `measure` returned, of all images.
+
+    Returns:
+        One sentence each; an empty list if nothing is suspicious.
+    """
+    found, (largest, red, blue) = [], measures.T
+    if black := np.sum(largest == 0):
+        found.append(f"{black:,} of {len(measures):,} images are all black: data are missing.")
+    if 0 < (highest := largest.max(initial=0)) < 30:
+        found.append(
+            f"The largest value of all images is {highest:.4g}. Values must be in 0-255: multiply "
+            "by 255 what is scaled to 0-1, and scale reflectance as EuroSAT's tiles were."
+        )
+    seen, more = np.sum(largest > 0), np.sum(blue > red)
+    if seen >= 20 and more > 0.6 * seen:
+        found.append(
+            f"Blue varies more than red in {more / seen:.0%} of the images, unlike in EuroSAT: "
+            "the two may be swapped."
+        )
+    return found
+
+
+def _unknown(encoded: bytes) -> str:
+    """Say why Pillow cannot open a file: of TIFF it knows few numbers of bits and bands."""
+    if encoded[:4] in (b"II*\0", b"MM\0*"):
+        try:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(encoded[:8])
+            (file := io.BytesIO(encoded)).seek(tags.next)
+            tags.load(file)
+            bits, bands = max(tags.get(_BITS, (1,))), tags.get(_BANDS, 1)
+        except Exception:  # damaged bytes fail as they may
+            return "a damaged TIFF image"
+        return (
+            _deep(bits)
+            if bits > 8
+            else f"TIFF of {bands} bands, not RGB: save red, green and blue alone"
+        )
+    return "not a JPEG, PNG, TIFF or WebP image, or a damaged one"
+
+
+def _deep(bits: int) -> str:
+    return (
+        f"{bits} bits per value, not 8: scale its values to 0-255 (Sentinel-2 L1C values as "
+        "EuroSAT's makers did: gdal_translate -ot Byte -scale 0 2750 1 255)"
+    )

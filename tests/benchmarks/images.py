@@ -1,0 +1,75 @@
+"""Measure how fast a zip file of images is classified, against decoding plus `serve` from memory.
+
+Run `python -m tests.benchmarks.images` in the project's folder, where the environment variable
+EUROSAT_ARCHIVE names EuroSAT.zip. It takes about two minutes on 2 cores. The two sides take turns,
+five times, in one process; it prints the ratio of the medians (aim: at least 0.8), and the largest
+memory of the process after a quarter and after all of the files.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from eurosat_helpers import artifact, image_files, pixels
+
+PROJECT = Path(__file__).resolve().parents[2]
+FILES = 4000
+REPEATS = 5
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def memory() -> float:
+    """The largest memory that the process had so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print the ratio and the memory."""
+    archive = os.environ.get("EUROSAT_ARCHIVE") or sys.exit("Set EUROSAT_ARCHIVE to EuroSAT.zip.")
+    classifier = artifact.load(PROJECT / "saved_model" / "eurosat_cnn")
+    with zipfile.ZipFile(archive) as file:
+        names = [name for name in file.namelist() if name.endswith(".jpg")][:: 27000 // FILES]
+        encoded = [file.read(name) for name in names[:FILES]]
+    sources = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (FILES // 4, FILES):
+            sources[part] = Path(folder, f"{part}.zip")
+            with zipfile.ZipFile(sources[part], "w") as file:
+                for number, content in enumerate(encoded[:part]):
+                    file.writestr(f"{number:05}.jpg", content)
+
+        def whole() -> None:
+            image_files.classify(sources[FILES], classifier, progress=False)
+
+        def parts() -> None:
+            images = np.stack([np.asarray(pixels.decode(content)) for content in encoded])
+            classifier.serve(images)
+
+        image_files.classify(sources[FILES // 4], classifier, progress=False)
+        quarter = memory()
+        whole()
+        print(f"memory: {quarter:.0f} MB after {FILES // 4} files, {memory():.0f} MB after {FILES}")
+        times = [(seconds(parts), seconds(whole)) for _ in range(REPEATS)]
+    apart, together = (statistics.median(side) for side in zip(*times, strict=True))
+    print(f"rate of `classify` / rate of decoding plus `serve`: {apart / together:.2f}")
+    print("ratios of the turns:", *(f"{one / other:.2f}" for one, other in times))
+
+
+if __name__ == "__main__":
+    main()
