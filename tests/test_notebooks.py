@@ -13,7 +13,7 @@ import pytest
 from conftest import PROJECT, write_demo
 
 PAIR = ("training.ipynb", "inference.ipynb")
-NOTEBOOKS = (*PAIR, "examples/improvements.ipynb")
+NOTEBOOKS = (*PAIR, "examples/improvements.ipynb", "examples/map_a_scene.ipynb")
 
 
 def code_cells(notebook):
