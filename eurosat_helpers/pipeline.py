@@ -72,7 +72,7 @@ def dataset(
         return tiles.images[index], tiles.labels[index]
 
     def save_again(step: np.ndarray, images: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng([shuffle_seed, int(step)])
+        rng, images = np.random.default_rng([shuffle_seed, int(step)]), images.copy()
         for position in np.flatnonzero(rng.random(len(images)) < jpeg):
             images[position] = _saved_as_jpeg(images[position], rng)
         return images
