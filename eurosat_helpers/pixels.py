@@ -11,7 +11,7 @@ from eurosat_helpers.data import IMAGE_SIZE
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 _MAX_PIXELS = 4096 * 4096  # 50 MB decoded
-_BITS, _BANDS = 258, 277  # tags of TIFF
+_WIDTH, _BITS, _BANDS = 256, 258, 277  # tags of TIFF
 
 
 def decode(encoded: bytes) -> Image.Image:
@@ -142,6 +142,7 @@ def _unknown(encoded: bytes) -> str:
             tags = TiffImagePlugin.ImageFileDirectory_v2(encoded[:8])
             (file := io.BytesIO(encoded)).seek(tags.next)
             tags.load(file)
+            tags[_WIDTH]  # each TIFF has it
             bits, bands = max(tags.get(_BITS, (1,))), tags.get(_BANDS, 1)
         except Exception:  # damaged bytes fail as they may
             return "a damaged TIFF image"
