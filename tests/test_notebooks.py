@@ -99,6 +99,19 @@ def run(home, name, *parameters, environment=None):
     return nbformat.read(home / "results" / name, as_version=4)
 
 
+def environment_of_a_newcomer():
+    """Variables without ours, and without a network."""
+    ours = {"EUROSAT_ARCHIVE", "MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"}  # a newcomer has none of them
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    nowhere = "http://127.0.0.1:9"  # a proxy that nobody runs: no address can be reached
+    return environment | {
+        "HTTPS_PROXY": nowhere,
+        "https_proxy": nowhere,
+        "NO_PROXY": "",
+        "no_proxy": "",
+    }
+
+
 def copy_project(home):
     """Copy what a newcomer has to `home`, and return an environment without a network."""
     (home / "results").mkdir(parents=True)
@@ -108,11 +121,7 @@ def copy_project(home):
         copy(source, home / name)
     shipped = home / "saved_model" / "eurosat_cnn"
     shutil.copytree(PROJECT / "saved_model" / "eurosat_cnn", shipped)
-    ours = {"EUROSAT_ARCHIVE", "MPLBACKEND", "TF_CPP_MIN_LOG_LEVEL"}  # a newcomer has none of them
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
-    nowhere = "http://127.0.0.1:9"  # a proxy that nobody runs: no address can be reached
-    environment |= {"HTTPS_PROXY": nowhere, "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": ""}
-    return environment
+    return environment_of_a_newcomer()
 
 
 SMALL = ("-p", "epochs", "2", "-y", "{widths: [8, 16, 16, 16]}")
@@ -178,7 +187,7 @@ def test_inference_notebook_classifies_images_of_ones_own(demo_run, demo_folder,
     shutil.copy(mine / "River" / "River_1.jpg", home / "mes images")
     (home / "mes images" / "broken.png").write_bytes(b"not an image")
     parameters = ["-p", "seed", "5", "-p", "images", "mes images", "-p", "image_size", "cut"]
-    executed = run(home, "inference.ipynb", *parameters, environment=demo_run[2])
+    executed = run(home, "inference.ipynb", *parameters, environment=environment_of_a_newcomer())
     table = pd.read_csv(home / "results" / "images.csv", keep_default_na=False)
     assert len(table) == 62
     assert table.truth.ne("").sum() == 60
