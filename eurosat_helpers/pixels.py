@@ -85,7 +85,7 @@ def fit(image: Image.Image, size: str | None) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f'{found}: "cut" it into windows or "scale" it')
     elif min(image.size) < IMAGE_SIZE:
         raise ValueError(f'{found}, too small to cut: "scale" it')
-    edges = [sorted({*range(0, n - IMAGE_SIZE, IMAGE_SIZE), n - IMAGE_SIZE}) for n in image.size]
+    edges = [[*range(0, n - IMAGE_SIZE, IMAGE_SIZE), n - IMAGE_SIZE] for n in image.size]
     corners = np.array([(left, top) for top in edges[1] for left in edges[0]])
     whole = np.asarray(image)
     tiles = [whole[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] for left, top in corners]
