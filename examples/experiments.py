@@ -182,8 +182,8 @@ def fine_tuned_longer(parts: Parts) -> None:
 def teacher(parts: Parts) -> None:
     """Make the ensemble whose answers the shipped network learns: ours and a fine-tuned one.
 
-    30 minutes. No smoothed labels: they hide which classes a tile is like (Müller et al., arXiv
-    1906.02629).
+    30 minutes, after `classifiers`. No smoothed labels: they hide which classes a tile is like
+    (Müller et al., arXiv 1906.02629).
     """
     name = "mobilenet-labels-not-smoothed"
     settings = {"head": 8, "epochs": 14, "fixed_statistics": False}
@@ -195,7 +195,7 @@ def teacher(parts: Parts) -> None:
     ]
     model = ensemble.average_models(members, temperatures=temperatures)
     nothing = pd.DataFrame({"seconds": []})
-    record("teacher", model, nothing, parts.train, parts, based_on=[name])
+    record("teacher", model, nothing, parts.train, parts, based_on=["cnn-90-epochs", name])
 
 
 def fine_tuned_again(parts: Parts) -> None:

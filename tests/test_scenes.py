@@ -291,6 +291,10 @@ def test_scene_without_any_data_gives_an_empty_map(classifier, tmp_path):
     found = scenes.classify(source, classifier, tmp_path / "map.tif", **GREY)
     assert (found.classes == 255).all()
     assert found.areas()["cells"].sum() == 0
+    assert found.confidence.dtype == np.float32
+    plots.scene_map(
+        found.picture, found.classes, found.confidence, found.unfamiliarity > 1, found.class_names
+    )
 
 
 def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(

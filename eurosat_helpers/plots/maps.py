@@ -47,7 +47,8 @@ def scene_map(
     plt.close(figure)
     extent = (0, columns, rows, 0)
     axes[0].imshow(
-        np.clip(picture * (230 / np.percentile(picture, 98)), 0, 255).astype("uint8"), extent=extent
+        np.clip(picture * (230 / max(1, np.percentile(picture, 98))), 0, 255).astype("uint8"),
+        extent=extent,
     )
     colors = ListedColormap(CLASS_COLORS[: len(class_names)])
     drawn = np.ma.masked_equal(classes, 255)

@@ -40,7 +40,7 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
     cells = -(-height // stride), -(-width // stride)
     state = {
         "sums": np.zeros((*cells, len(classifier.class_names) + 1), np.float32),
-        "windows": np.zeros(cells, np.int32),
+        "windows": np.zeros(cells, np.float32),
         "has_data": np.zeros(cells, bool),
     }
     run = json.dumps([scene.identity(), stride, classifier.metadata])
