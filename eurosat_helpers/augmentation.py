@@ -47,13 +47,14 @@ class RandomSymmetry(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
 class RandomAppearance(layers.Layer):
-    """Change some images as another product, day or camera would: air, light, sharpness, noise.
+    """Change some images as another day, product or camera would: air, light, tone, noise.
 
     A changed image is `gain * (image + haze)`. The haze has the color of Rayleigh scattering and is
     added or, down to surface reflectance (L2A), removed. One gain is common to all channels (sun,
     processing), another small one is per channel (calibration). Some get a shade and a white veil
-    that vary over the image, as relief and thin clouds do. Half of the changed images are then
-    blended with a blurred copy, and half get noise. Amounts are uniform, so most are mild.
+    that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
+    contrast, as products made for the eye do. Half are then blurred or sharpened, and half get
+    noise. Amounts are uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.
@@ -86,14 +87,19 @@ class RandomAppearance(layers.Layer):
         def some(share: float) -> tf.Tensor:
             return ops.cast(draw(0, 1) < share, "float32")
 
+        def field() -> tf.Tensor:
+            return self._field(draw, images.shape[1])
+
         changed = some(self.share)
         x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 3))
         x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 3) - 1)
-        x *= 1 - some(0.3) * draw(0, 0.5) * self._field(draw, images.shape[1]) * ops.array(
-            self.SHADE
-        )
-        x += some(0.3) * draw(0, 0.35) * self._field(draw, images.shape[1]) * (255 - x)
-        x += some(0.5) * draw(0, 1) * (self._blurred(x) - x)
+        shade, veil = some(0.3) * draw(0, 0.5) * field(), some(0.3) * draw(0, 0.35) * field()
+        x *= 1 - shade * ops.array(self.SHADE)
+        x += veil * (255 - x)
+        grey, level = ops.mean(x, axis=-1, keepdims=True), draw(60, 140)
+        x += some(0.3) * draw(-0.5, 0.3) * (x - grey)  # saturation
+        x += some(0.3) * draw(-0.4, 0.3) * (x - level)  # contrast
+        x += some(0.5) * draw(-0.8, 1) * (self._blurred(x) - x)  # below 0 it sharpens
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
         x += some(0.5) * draw(0, 8) * noise
         # In such tiles 0 stands for "no data".

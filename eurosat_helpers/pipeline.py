@@ -20,7 +20,7 @@ def dataset(
     shuffle_seed: int | None = None,
     epochs: range = range(1),
     mixup: float = 0.0,
-    jpeg: float = 0.0,
+    compressed: float = 0.0,
     teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
@@ -38,8 +38,8 @@ def dataset(
             so that training can resume at any epoch.
         mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 disables it.
-        jpeg: Share of the tiles that are saved once more as JPEG, with a quality of 30 to 96 and
-            full or halved color resolution. A layer could not do it: each tile has its own tables.
+        compressed: Share of the tiles that are saved once more, as JPEG with full or halved color
+            resolution or as WebP, with a quality of 30 to 96. No layer does that.
         teacher: From images to the probabilities that replace their labels (distillation: Hinton et
             al., arXiv 1503.02531). It gets blended tiles, but none that is saved once more.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
@@ -55,8 +55,8 @@ def dataset(
         raise ValueError("`tiles` must hold at least one tile. Received: none.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-    if (mixup or jpeg) and shuffle_seed is None:
-        raise ValueError("`mixup` and `jpeg` need a `shuffle_seed`. Received: None.")
+    if (mixup or compressed) and shuffle_seed is None:
+        raise ValueError("`mixup` and `compressed` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
     known = class_weight or {}
     weight_of_class = np.array([known.get(label, 1) for label in range(classes)], np.float32)
@@ -73,8 +73,8 @@ def dataset(
 
     def save_again(step: np.ndarray, images: np.ndarray) -> np.ndarray:
         rng, images = np.random.default_rng([shuffle_seed, int(step)]), images.copy()
-        for position in np.flatnonzero(rng.random(len(images)) < jpeg):
-            images[position] = _saved_as_jpeg(images[position], rng)
+        for position in np.flatnonzero(rng.random(len(images)) < compressed):
+            images[position] = _compressed(images[position], rng)
         return images
 
     def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -91,7 +91,7 @@ def dataset(
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
         if teacher is not None:
             labels = teacher(images)
-        if jpeg:
+        if compressed:
             shape = images.shape
             images = tf.numpy_function(save_again, [step, images], tf.float32)
             images.set_shape(shape)
@@ -112,13 +112,16 @@ def dataset(
     )
 
 
-def _saved_as_jpeg(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    encoded, subsampling = io.BytesIO(), ("4:4:4", "4:2:0")[rng.integers(2)]
-    quality = int(rng.integers(30, 97))
-    Image.fromarray(np.rint(image).astype(np.uint8)).save(
-        encoded, "JPEG", quality=quality, subsampling=subsampling
-    )
-    return np.asarray(Image.open(encoded))
+def _compressed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    encoded, quality = io.BytesIO(), int(rng.integers(30, 97))
+    settings = (
+        {"format": "JPEG", "subsampling": "4:4:4"},
+        {"format": "JPEG", "subsampling": "4:2:0"},
+        {"format": "WEBP"},
+    )[rng.integers(3)]
+    pixels = np.rint(image).astype(np.uint8)
+    Image.fromarray(pixels).save(encoded, quality=quality, **settings)
+    return np.asarray(Image.open(encoded).convert("RGB"))
 
 
 def _blend(

@@ -88,7 +88,7 @@ def fit(
     weight_decay: float = 0.0,
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
-    jpeg: float = 0.0,
+    compressed: float = 0.0,
     start_from: str | os.PathLike[str] | None = None,
     teacher: str | os.PathLike[str] | None = None,
     warmup_fraction: float = 0.15,
@@ -108,12 +108,12 @@ def fit(
         epochs: Passes over `train`.
         batch_size: Tiles per batch; several GPUs share it.
         learning_rate: Peak of the schedule.
-        seed: Seed of the order of the tiles, of `mixup` and of `jpeg`.
+        seed: Seed of the order of the tiles, of `mixup` and of `compressed`.
         weight_decay: Share of a kernel, times the learning rate, that each step subtracts from it
             (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
         label_smoothing: Share of a label that all classes get (Szegedy et al., arXiv 1512.00567).
         mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles.
-        jpeg: See `pipeline.dataset`.
+        compressed: See `pipeline.dataset`.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
         teacher: `model.keras` of a network with the same classes whose probabilities replace the
@@ -182,7 +182,7 @@ def fit(
                 shuffle_seed=seed,
                 epochs=range(done, epochs),
                 mixup=mixup,
-                jpeg=jpeg,
+                compressed=compressed,
                 teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,

@@ -100,17 +100,17 @@ def test_bad_batch_size_is_named(demo_tiles, batch_size):
         pipeline.dataset(demo_tiles, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("option", ["mixup", "jpeg"])
+@pytest.mark.parametrize("option", ["mixup", "compressed"])
 def test_random_change_without_a_seed_is_an_error(demo_tiles, option):
-    with pytest.raises(ValueError, match="`mixup` and `jpeg` need a `shuffle_seed`"):
+    with pytest.raises(ValueError, match="`mixup` and `compressed` need a `shuffle_seed`"):
         pipeline.dataset(demo_tiles, batch_size=4, **{option: 0.2})
 
 
-def test_jpeg_saves_its_share_again_and_is_seeded(demo_tiles):
-    options = {"batch_size": 100, "shuffle_seed": 3, "jpeg": 0.25}
+def test_compression_changes_its_share_and_is_seeded(demo_tiles):
+    options = {"batch_size": 100, "shuffle_seed": 3, "compressed": 0.25}
     first, same = (np.concatenate([x for x, _ in batches(demo_tiles, **options)]) for _ in "ab")
     np.testing.assert_array_equal(first, same)
-    plain = np.concatenate([x for x, _ in batches(demo_tiles, **{**options, "jpeg": 0.0})])
+    plain = np.concatenate([x for x, _ in batches(demo_tiles, **{**options, "compressed": 0.0})])
     distance = np.abs(first - plain).mean(axis=(1, 2, 3))
     assert 0.15 < (distance > 0).mean() < 0.35
     assert distance.max() < 30  # the same tiles, in the same order
@@ -153,7 +153,7 @@ def test_teacher_sees_blended_tiles_before_they_are_saved_again(demo_tiles):
 
     options = {"batch_size": 16, "shuffle_seed": 3, "mixup": 0.4}
     ((blended, _),) = batches(demo_tiles[:16], **options)
-    ((saved, answers),) = batches(demo_tiles[:16], **options, teacher=teacher, jpeg=1.0)
+    ((saved, answers),) = batches(demo_tiles[:16], **options, teacher=teacher, compressed=1.0)
     np.testing.assert_allclose(answers, blended[:, 0, 0] / 765)
     assert saved.dtype == np.float32
     assert 0 < np.abs(saved - blended).mean() < 20

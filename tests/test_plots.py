@@ -22,6 +22,7 @@ RELIABILITY = pd.DataFrame(
         "accuracy": [np.nan, 0.95],
     }
 )
+HEATS = np.random.default_rng(1).random((7, 64, 64))
 ROBUSTNESS = pd.DataFrame(
     {"accuracy": [0.9, 0.7], "sure": [0.8, 0.0], "right_when_sure": [0.95, np.nan]},
     index=["unchanged", "jpeg"],
@@ -32,6 +33,9 @@ FIGURES = {
         IMAGES, NAMES, NAMES[::-1], [0.5] * 7, title=title, threshold=0.6
     ),
     "reliability_diagram": lambda title: plots.reliability_diagram(RELIABILITY, title=title),
+    "explanations": lambda title: plots.explanations(
+        IMAGES, {"Grad-CAM": HEATS, "occlusion": -HEATS}, HEATS[:, 0, :5], NAMES, NAMES, title=title
+    ),
     "robustness": lambda title: plots.robustness(ROBUSTNESS, title=title),
 }
 
@@ -147,3 +151,18 @@ def test_reliability_diagram_leaves_out_empty_bins():
     assert [bar.get_height() for bar in accuracy.patches] == [0.95]
     assert [bar.get_height() for bar in tiles.patches] == [20]
     assert accuracy.lines[1].get_xydata().tolist() == [[0.9, 0.95]]
+
+
+def test_explanations_show_tile_maps_and_the_most_likely_classes_of_each_row():
+    shares = np.array([[0.1, 0.7, 0.2, 0, 0, 0, 0], [0, 0, 0, 0.6, 0.1, 0.3, 0]])
+    figure = plots.explanations(IMAGES[:2], {"Grad-CAM": HEATS[:2]}, shares, NAMES, ["a", "b"])
+    rows = np.array(figure.axes)[:6].reshape(2, 3)
+    assert [row[0].get_ylabel() for row in rows] == ["a", "b"]
+    assert [text.get_text() for text in rows[0, 2].get_yticklabels()][::-1] == [
+        "Forest",
+        "HerbaceousVegetation",
+        "AnnualCrop",
+    ]
+    # The colors of both rows mean the same.
+    limits = {row[1].images[-1].get_clim() for row in rows}
+    assert limits == {(0, HEATS[:2].max())}

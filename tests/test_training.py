@@ -305,7 +305,8 @@ def test_training_learns_the_answers_of_a_teacher_which_is_part_of_the_run(parts
     teacher = keras.Model(inputs, keras.layers.Dense(10)(flat))
     teacher.layers[-1].set_weights([np.zeros((12, 10)), 50 * np.eye(10)[7]])
     teacher.save(tmp_path / "teacher.keras")
-    options = {"learning_rate": 2e-2, "jpeg": 0.5, "mixup": 0.2, "checkpoint_dir": tmp_path / "run"}
+    options = {"learning_rate": 2e-2, "compressed": 0.5, "mixup": 0.2}
+    options["checkpoint_dir"] = tmp_path / "run"
     file = tmp_path / "teacher.keras"
     history = fit_small(build_small(parts), parts, epochs=8, teacher=file, **options)
     assert history.accuracy.iloc[-1] > 0.9  # of its answers, whatever the labels

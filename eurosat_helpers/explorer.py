@@ -1,0 +1,147 @@
+"""A panel of widgets to ask a model by hand, in Jupyter."""
+
+from __future__ import annotations
+
+import html
+import io
+from functools import cached_property
+
+import ipywidgets as widgets
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from eurosat_helpers import attribution, models, pixels, plots  # noqa: F401 (layers of models)
+from eurosat_helpers.classifier import Classifier
+from eurosat_helpers.data import Tiles
+
+EVERY = "every class"
+SHOWN = 20  # tiles at once
+WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign says the same
+
+
+class Explorer(widgets.VBox):
+    """Draw tiles by class or mistakes, move the threshold, click one to see why, drop a file.
+
+    Where widgets cannot run (papermill, a viewer of notebooks) a picture of the first tiles is
+    shown in their place.
+
+    Args:
+        classifier: What `artifact.load` returned.
+        tiles: Labelled tiles that it did not see in training. All are predicted at once.
+        seed: Of the first draw; each further one has the next.
+    """
+
+    def __init__(self, classifier: Classifier, tiles: Tiles, *, seed: int = 0) -> None:
+        self.classifier, self.tiles, self.seed = classifier, tiles, seed
+        self.probabilities = classifier.predict(tiles.images)
+        self.wrong = self.probabilities.argmax(axis=1) != tiles.labels
+        limit = classifier.metadata["confidence_threshold"]["threshold"]
+        self.which = widgets.Dropdown(options=[EVERY, *classifier.class_names], description="draw")
+        self.mistakes = widgets.Checkbox(value=True, description="mistakes only")
+        self.threshold = widgets.FloatSlider(
+            value=limit, min=0, max=1, step=0.005, description="sure above", readout_format=".3f"
+        )
+        self.another = widgets.Button(description=f"{SHOWN} others", icon="refresh")
+        self.upload = widgets.FileUpload(description="your file", accept="image/*")
+        self.sentence, self.detail = widgets.HTML(), widgets.VBox()
+        self.grid = widgets.GridBox(
+            layout={"grid_template_columns": "repeat(10, 100px)", "grid_gap": "4px"}
+        )
+        self.another.on_click(lambda _: self._draw(next_seed=True))
+        for control in (self.which, self.mistakes):
+            control.observe(lambda _: self._draw(), "value")
+        self.threshold.observe(lambda _: self._mark(), "value")
+        self.upload.observe(lambda _: self._uploaded(), "value")
+        rows = [[self.which, self.mistakes, self.another], [self.threshold, self.upload]]
+        super().__init__([*map(widgets.HBox, rows), self.sentence, self.grid, self.detail])
+        self._draw()
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The Keras model behind the graph, for Grad-CAM."""
+        return keras.saving.load_model(self.classifier.directory / "model.keras", compile=False)
+
+    def _draw(self, *, next_seed: bool = False) -> None:
+        self.seed += next_seed
+        chosen = np.ones(len(self.tiles), bool)
+        if self.which.value != EVERY:
+            chosen &= self.tiles.truth == self.which.value
+        if self.mistakes.value:
+            chosen &= self.wrong
+        self.places = np.flatnonzero(chosen)
+        if len(self.places) > SHOWN:
+            self.places = np.random.default_rng(self.seed).permutation(self.places)[:SHOWN]
+        cells = []
+        for place in self.places:
+            button = widgets.Button(layout={"width": "100px"})
+            button.on_click(lambda _, place=place: self._explain(place))
+            cells.append(widgets.VBox([_picture(self.tiles.images[place]), button]))
+        self.grid.children, self.detail.children = cells, []
+        self._mark()
+
+    def _mark(self) -> None:
+        rows = self.probabilities[self.places]
+        sure, wrong = rows.max(axis=1, initial=0) >= self.threshold.value, self.wrong[self.places]
+        for cell, row, is_sure, is_wrong in zip(self.grid.children, rows, sure, wrong, strict=True):
+            label, button = self.classifier.class_names[row.argmax()], cell.children[1]
+            sign = ("✗" if is_wrong else "✓") + ("" if is_sure else " ?")
+            button.description, button.tooltip = f"{sign} {label}", f"{label} {row.max():.1%}"
+            button.style.button_color = UNSURE if not is_sure else WRONG if is_wrong else SURE
+        above = self.probabilities.max(axis=1) >= self.threshold.value
+        right = f"{(~self.wrong[above]).mean():.2%}" if above.any() else "none"
+        self.sentence.value = (
+            f"{len(self.places)} tiles: ✓ right, ✗ wrong, ? unsure. Of all {len(self.tiles):,} "
+            f"tiles {above.mean():.1%} are sure, of which {right} are right. "
+            "Click a name to see why."
+        )
+
+    def _explain(self, place: int) -> None:
+        title = f"{self.tiles.names[place]}, truth: {self.tiles.truth[place]}"
+        self._show(self.tiles.images[place], self.probabilities[place], title)
+
+    def _uploaded(self) -> None:
+        for file in self.upload.value:
+            try:
+                (image,), _ = pixels.fit(pixels.decode(bytes(file["content"])), "scale")
+            except (ValueError, OSError) as error:
+                text = html.escape(f"{file['name']} cannot be used: {error}")
+                self.detail.children = [widgets.HTML(text)]
+            else:
+                self._show(image, self.classifier.predict(image[None])[0], file["name"])
+
+    def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:
+        heat = attribution.grad_cam(self.model, image[None], probabilities.argmax()[None])[0]
+        names = self.classifier.class_names
+        maps, rows = {"Grad-CAM": heat[None]}, probabilities[None]
+        self.detail.children = [
+            _picture(plots.explanations(image[None], maps, rows, names, [""], title=title))
+        ]
+
+    def _repr_mimebundle_(self, **options: object) -> dict:
+        bundle = super()._repr_mimebundle_(**options)
+        data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
+        figure = plots.prediction_grid(
+            self.tiles.images[self.places],
+            self.tiles.truth[self.places],
+            [self.classifier.class_names[row.argmax()] for row in self.probabilities[self.places]],
+            self.probabilities[self.places].max(axis=1, initial=0),
+            columns=10,
+            title=f"{len(self.places)} mistakes on {len(self.tiles):,} tiles",
+        )
+        data = {**data, "image/png": _png(figure)}
+        return (data, *metadata) if metadata else data
+
+
+def _png(image: np.ndarray | Figure) -> bytes:
+    encoded = io.BytesIO()
+    if isinstance(image, Figure):
+        image.savefig(encoded, format="png")
+    else:
+        Image.fromarray(image).resize((96, 96), Image.Resampling.LANCZOS).save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def _picture(image: np.ndarray | Figure) -> widgets.Image:
+    return widgets.Image(value=_png(image), format="png")

@@ -1,0 +1,71 @@
+"""Why a model answered what it did: tiles, maps of attribution and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from eurosat_helpers.plots.style import BLUE, STYLE, WIDTH
+
+SHOWN = 3  # classes of a row
+
+
+def explanations(
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    titles: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw a row per tile: the tile, its maps of attribution over it, its most likely classes.
+
+    The colors of a kind of map mean the same in all rows.
+
+    Args:
+        images: Pixels in 0-255, shape `(N, height, width, 3)`.
+        maps: Title of a column -> N maps of shape `(height, width)`, such as
+            `attribution.grad_cam` makes; what is below 0 is drawn as 0.
+        probabilities: Shape `(N, C)`.
+        class_names: The C classes.
+        titles: One per tile.
+        title: Of the figure.
+    """
+    size = (WIDTH, 1.75 * len(images) + 1)
+    ratios = {"width_ratios": [1] * (1 + len(maps)) + [1.4]}
+    ratios["height_ratios"] = [1] * len(images) + [0.06]  # the last row is for the color bars
+    figure, axes = plt.subplots(
+        len(images) + 1, 2 + len(maps), figsize=size, gridspec_kw=ratios, **STYLE
+    )
+    plt.close(figure)
+    (*axes, bars), names = axes, [None, *maps]
+    for row, image, text in zip(axes, images, titles, strict=True):
+        row[0].imshow(np.asarray(image).astype("uint8"))
+        row[0].set_ylabel(text, fontsize=8)
+    for column, heats in enumerate(maps.values(), start=1):
+        scale = {"vmin": 0, "vmax": max(1e-6, np.max(heats)), "cmap": "inferno"}
+        for row, image, heat in zip(axes, images, heats, strict=True):
+            row[column].imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+            drawn = row[column].imshow(np.maximum(heat, 0), alpha=0.65, **scale)
+        axes[0][column].set_title(names[column], fontsize=9)
+        bar = figure.colorbar(drawn, cax=bars[column], orientation="horizontal")
+        bar.ax.tick_params(labelsize=8)
+    for bar in (bars[0], bars[-1]):
+        bar.set_axis_off()
+    for row, shares in zip(axes, probabilities, strict=True):
+        best = np.argsort(-shares)[:SHOWN][::-1]
+        row[-1].barh([class_names[number] for number in best], shares[best], color=BLUE)
+        row[-1].set(xlim=(0, 1), box_aspect=0.6)
+        row[-1].xaxis.set_major_formatter(PercentFormatter(1))
+        row[-1].tick_params(labelsize=8)
+        row[-1].spines[["top", "right"]].set_visible(False)
+        for cell in row[:-1]:
+            cell.set(xticks=[], yticks=[])
+    axes[0][-1].set_title("probability", fontsize=9)
+    figure.suptitle(title)
+    return figure

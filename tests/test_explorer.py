@@ -1,0 +1,86 @@
+"""The panel of widgets: each control does what it says, without a browser."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from conftest import PROJECT
+from PIL import Image
+
+from eurosat_helpers import artifact, data, explorer
+
+SHIPPED = PROJECT / "saved_model" / "eurosat_cnn"
+
+
+@pytest.fixture
+def panel(demo_tiles):
+    return explorer.Explorer(artifact.load(SHIPPED), data.sample(demo_tiles, 100, seed=0))
+
+
+def shown(panel):
+    return [button.description for _, button in (cell.children for cell in panel.grid.children)]
+
+
+def uploaded(panel, name, content):
+    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
+    panel.upload.value = [file | {"last_modified": datetime.now(timezone.utc)}]
+
+
+def test_it_begins_with_mistakes_and_can_show_all(panel):
+    assert shown(panel)
+    assert all(text.startswith("✗") for text in shown(panel))
+    panel.mistakes.value = False
+    assert len(shown(panel)) == explorer.SHOWN
+
+
+def test_one_class_only(panel):
+    panel.mistakes.value, panel.which.value = False, "River"
+    assert set(panel.tiles.truth[panel.places]) == {"River"}
+    assert len(panel.places) == 10
+
+
+def test_other_tiles_are_drawn_and_the_first_draw_is_seeded(panel):
+    before = panel.places
+    panel.another.click()
+    assert list(before) != list(panel.places)
+    again = explorer.Explorer(panel.classifier, panel.tiles)
+    np.testing.assert_array_equal(again.places, before)
+
+
+def test_threshold_marks_unsure_answers_and_leaves_the_tiles(panel):
+    before = panel.grid.children
+    panel.threshold.value = 0
+    assert not any("?" in text for text in shown(panel))
+    assert "100.0% are sure" in panel.sentence.value
+    panel.threshold.value = 1
+    assert all("?" in text for text in shown(panel))
+    assert "none are right" in panel.sentence.value
+    assert panel.grid.children == before
+
+
+def test_click_explains_a_tile_and_the_next_draw_removes_it(panel):
+    panel.grid.children[0].children[1].click()
+    (picture,) = panel.detail.children
+    assert Image.open(io.BytesIO(picture.value)).width == 1000
+    panel.another.click()
+    assert panel.detail.children == ()
+
+
+def test_file_is_answered_whatever_its_size(panel):
+    Image.fromarray(panel.tiles.images[0]).resize((90, 70)).save(file := io.BytesIO(), "PNG")
+    uploaded(panel, "mine.png", file.getvalue())
+    assert Image.open(io.BytesIO(panel.detail.children[0].value)).width == 1000
+
+
+def test_file_that_is_no_image_is_named(panel):
+    uploaded(panel, "<b>.txt", b"no image")
+    assert panel.detail.children[0].value.startswith("&lt;b&gt;.txt cannot be used: not a JPEG")
+
+
+def test_picture_takes_its_place_where_widgets_cannot_run(panel):
+    bundle = panel._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert Image.open(io.BytesIO(bundle["image/png"])).width == 1000
