@@ -103,12 +103,7 @@ def test_maps_of_the_shipped_model_move_with_the_object_and_vanish_with_its_weig
     random = models.build_cnn(mean=[87, 97, 103], variance=[2700, 1225, 876], seed=1)
     for explain in (attribution.grad_cam, attribution.occlusion):
         maps = np.maximum(explain(model, images, labels), 0)
-        left = maps[:, :, :32].sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
-        assert left[:10].mean() > 0.8
-        assert left[10:].mean() < 0.2
+        first, second = (part[:, :, :32].sum() / part.sum() for part in (maps[:10], maps[10:]))
+        assert second < 0.2 < 0.8 < first
         others = np.maximum(explain(random, images, labels), 0)
-        alike = [
-            np.corrcoef(one.ravel(), other.ravel())[0, 1]
-            for one, other in zip(maps, others, strict=True)
-        ]
-        assert abs(np.nanmean(alike)) < 0.4
+        assert abs(np.corrcoef(maps.ravel(), others.ravel())[0, 1]) < 0.4
