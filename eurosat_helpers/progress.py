@@ -1,7 +1,8 @@
-"""What follows each epoch of a training: the best weights, the state of the run, one line."""
+"""What follows each epoch: the best weights, the state of the run, one line, TensorBoard."""
 
 from __future__ import annotations
 
+import os
 import time
 
 import keras
@@ -9,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 from IPython import get_ipython
 from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
-from eurosat_helpers import checkpoint, pipeline
+from eurosat_helpers import checkpoint, pipeline, plots
 from eurosat_helpers.data import Tiles
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -71,7 +73,8 @@ class Epochs(keras.callbacks.Callback):
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        row = {**logs, **self._validate(), "epoch": epoch + 1}
+        logs |= self._validate()  # for the callbacks after this one too
+        row = {**logs, "epoch": epoch + 1}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.epoch_started
         self.rows = np.vstack([self.rows, [row[name] for name in COLUMNS]])
@@ -84,6 +87,7 @@ class Epochs(keras.callbacks.Callback):
 
     def _validate(self) -> dict[str, float]:
         logits = tf.concat([self.infer(images) for images, _ in self.batches], axis=0)
+        self.probabilities = tf.nn.softmax(logits).numpy()
         losses = keras.losses.categorical_crossentropy(
             self.labels, logits, from_logits=True, label_smoothing=self.smoothing
         )
@@ -107,3 +111,36 @@ class Epochs(keras.callbacks.Callback):
             self.line.update({"text/plain": text}, raw=True)
         else:
             print(text, flush=True)
+
+
+class Board(keras.callbacks.TensorBoard):
+    """Write curves and learning rate for TensorBoard, and at times the mistakes on validation.
+
+    Args:
+        log_dir: Folder of the event files.
+        log: The callback that validates; it comes before this one.
+        validation: Its tiles.
+    """
+
+    EVERY, SHOWN = 5, 20  # epochs between pictures; mistakes in one, the most confident ones
+
+    def __init__(self, log_dir: str | os.PathLike[str], log: Epochs, validation: Tiles) -> None:
+        super().__init__(os.fspath(log_dir), write_graph=False)
+        self.log, self.validation = log, validation
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        super().on_epoch_end(epoch, logs)
+        if (epoch + 1) % self.EVERY and epoch + 1 < self.log.epochs:
+            return
+        said, sure = self.log.probabilities.argmax(axis=1), self.log.probabilities.max(axis=1)
+        wrong = np.flatnonzero(said != self.validation.labels)
+        wrong = wrong[np.argsort(-sure[wrong])][: self.SHOWN]
+        tiles, names = self.validation[wrong], np.array(self.validation.class_names)
+        title = f"Confident mistakes after epoch {epoch + 1}, {tiles.source}"
+        grid = plots.prediction_grid(
+            tiles.images, tiles.truth, names[said[wrong]], sure[wrong], title=title
+        )
+        canvas = FigureCanvasAgg(grid)
+        canvas.draw()
+        with self._val_writer.as_default():
+            tf.summary.image("mistakes", np.asarray(canvas.buffer_rgba())[None], epoch)

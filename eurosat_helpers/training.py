@@ -69,9 +69,7 @@ def _read(argument: str, file: str | os.PathLike[str], model: keras.Model) -> ke
     shapes = [[part.shape for part in getattr(one, parts)] for one in (model, network)]
     if shapes[0] != shapes[1]:
         fits = f"`{argument}` must be a `model.keras` with the {parts} of `model`"
-        sizes = [
-            f"({one.count_params()} parameters, {one.output_shape})" for one in (model, network)
-        ]
+        sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
         raise ValueError(f"{fits} {sizes[0]}. Received: {file} {sizes[1]}.")
     return network
 
@@ -94,6 +92,7 @@ def fit(
     warmup_fraction: float = 0.15,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
+    log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
@@ -116,14 +115,14 @@ def fit(
         compressed: See `pipeline.dataset`.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
-        teacher: `model.keras` of a network with the same classes whose probabilities replace the
-            labels: it sees each tile before it is augmented, the model afterwards. `None` trains on
-            the labels.
+        teacher: `model.keras` of a network whose probabilities for a tile, before it is augmented,
+            replace its label; `None` trains on the labels.
         warmup_fraction: Share of all batches over which the learning rate rises, 0 to below 1.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
             whatever its number of tiles, as in scikit-learn.
-        policy: Keras dtype policy to train in; `None` takes that of `devices.precision`. The
-            weights are float32, and the model computes in float32 afterwards.
+        policy: Keras dtype policy to train in, `None` for `devices.precision`; the weights are
+            float32, and so is the model afterwards.
+        log_dir: Folder for TensorBoard: curves, and pictures of mistakes; `None` writes nothing.
         checkpoint_dir: Folder of one named run, for its state before the first and after each
             epoch. After an interrupt, the same call (architecture, tiles, settings) resumes after
             the last completed epoch, whatever weights `model` has by then, and ends as an
@@ -137,7 +136,7 @@ def fit(
         ValueError: If an argument is out of range, a checkpoint is damaged, or a new run would
             begin with a model that another run has trained.
     """
-    settings = dict(list(locals().items())[3:])  # what follows the model and the tiles
+    settings = dict(list(locals().items())[3:-2])  # without model, tiles and folders
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
@@ -155,7 +154,7 @@ def fit(
             settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
     policy = policy or devices.precision()
     run = None
-    if settings.pop("checkpoint_dir") is not None:
+    if checkpoint_dir is not None:
         settings |= {"class_weight": class_weight, "policy": policy}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
     steps = math.ceil(len(train) / batch_size)
@@ -188,7 +187,8 @@ def fit(
                 replicas=strategy.num_replicas_in_sync,
             )
             options = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps}
-            model.fit(batches, callbacks=[log], shuffle=False, verbose=0, **options)
+            board = [] if log_dir is None else [progress.Board(log_dir, log, validation)]
+            model.fit(batches, callbacks=[log, *board], shuffle=False, verbose=0, **options)
         model.set_weights(log.best[1:])
     history = pd.DataFrame(log.rows, columns=progress.COLUMNS).astype({"epoch": int})
     seconds, kept = history.seconds.sum(), history.loc[history.val_accuracy.idxmax()]

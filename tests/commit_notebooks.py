@@ -32,11 +32,11 @@ for committed in (*PROJECT.glob("*.ipynb"), *PROJECT.glob("examples/*.ipynb")):
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-            ]
+            for output in cell.outputs:
+                # A widget needs a kernel; a picture in its place stays.
+                if output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None):
+                    output.data = {k: v for k, v in output.data.items() if k == "image/png"}
+            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = number

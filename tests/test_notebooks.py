@@ -13,7 +13,8 @@ import pytest
 from conftest import PROJECT, write_demo
 
 PAIR = ("training.ipynb", "inference.ipynb")
-NOTEBOOKS = (*PAIR, "examples/improvements.ipynb", "examples/map_a_scene.ipynb")
+EXAMPLES = ("improvements", "look_closer", "map_a_scene")
+NOTEBOOKS = (*PAIR, *(f"examples/{name}.ipynb" for name in EXAMPLES))
 
 
 def code_cells(notebook):

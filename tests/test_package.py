@@ -12,6 +12,9 @@ ROOMS = sorted(
     for path in PACKAGE.glob("[!_]*")
     if path.suffix == ".py" or (path / "__init__.py").is_file()
 )
+# What goes beyond the main path of the pair: changed tiles, users' images, scenes, explanations.
+BEYOND = ("corruptions", "outliers", "pixels", "image_files", "scenes", "attribution", "explorer")
+BEYOND += ("improvements",)
 WINGS = ("data", "plots", "scenes", "improvements")
 
 
@@ -91,11 +94,11 @@ def test_modules_of_a_wing_form_no_circle():
 
 
 def test_rooms_stay_small():
-    apart = ("improvements", "corruptions", "outliers", "scenes", "image_files", "pixels")
-    pair = [path for room in ROOMS if room not in apart for path in files(room)]
+    pair = [path for room in ROOMS if room not in BEYOND for path in files(room)]
+    pair = [path for path in pair if path.name not in ("maps.py", "explanations.py")]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2765
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2750
     assert lines(files("improvements")) <= 1287
 
 
@@ -116,8 +119,11 @@ def public_names(room):
 
 
 def test_public_names_are_few():
-    names = [name for room in ROOMS for name in public_names(room)]
-    assert len(names) <= 71, sorted(names)
+    beyond = {"plots.scene_map", "plots.explanations"}
+    beyond |= {n for room in BEYOND if room != "improvements" for n in public_names(room)}
+    names = {name for room in ROOMS for name in public_names(room)} - beyond
+    assert len(names) <= 59, sorted(names)
+    assert len(beyond) <= 17, sorted(beyond)
 
 
 def test_every_room_has_its_tests():
