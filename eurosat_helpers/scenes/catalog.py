@@ -1,0 +1,132 @@
+"""Find a scene in a STAC service and read the part of it that is asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pystac
+import rasterio
+import rasterio.warp
+import requests
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+from rasterio.io import MemoryFile
+from rasterio.windows import Window, from_bounds
+
+from eurosat_helpers import files
+
+EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
+# Collection 1, whose items state scale and offset; those of "sentinel-2-l2a" there state an offset
+# for some files that have it applied already (Element84/earth-search, issues 66 and 71).
+COLLECTION = "sentinel-2-c1-l2a"
+COLORS = ("red", "green", "blue")  # names of the assets, in the order B04, B03, B02
+MOST = 500  # items that are compared
+
+
+def fetch(
+    box: Sequence[float],
+    dates: str,
+    output: str | os.PathLike[str],
+    *,
+    service: str = EARTH_SEARCH,
+    collection: str = COLLECTION,
+) -> pd.Series:
+    """Find the least cloudy scene over a box and read red, green and blue of it into a GeoTIFF.
+
+    Only the blocks of the cloud-optimized files that the box touches are transferred. The GeoTIFF
+    holds the digital numbers, and scale and offset as tags, as `classify` reads them. It is written
+    completely or not at all.
+
+    Args:
+        box: West, south, east, north in degrees.
+        dates: First and last day, such as "2024-06-01/2024-08-31".
+        output: Path of the GeoTIFF, ending in `.tif`.
+        service: Address of a STAC API.
+        collection: A collection there with surface reflectance of Sentinel-2 at 10 m.
+
+    Returns:
+        What was chosen: `scene`, `date`, `cloud cover` of the complete scene in percent, `scale`,
+        `offset`, `pixels` (height x width).
+
+    Raises:
+        ValueError: If no scene of these days contains the box, or an item states no scale.
+        ConnectionError: If the service or a file cannot be reached.
+    """
+    west, south, east, north = box
+    if not (west < east and south < north):
+        raise ValueError(f"`box` must be west, south, east, north in degrees. Received: {box}.")
+    try:
+        search = Client.open(service).search(
+            collections=[collection], bbox=list(box), datetime=dates, max_items=MOST
+        )
+        items = list(search.items())
+        inside = [item for item in items if _contains(item.bbox, box)]
+        if not inside:
+            raise ValueError(
+                f"`box` must lie within one scene, with one in `dates`. Received: {list(box)}, "
+                f"{dates}; {len(items)} scenes touch it, and none contains it."
+            )
+        item = min(inside, key=lambda one: one.properties.get("eo:cloud_cover", 100.0))
+        pixels, profile = _read(item, box)
+    except (requests.RequestException, APIError, rasterio.errors.RasterioIOError) as error:
+        raise ConnectionError(
+            f"`{service}` or its files cannot be reached, which needs a network. Without one, pass "
+            f"`scenes.classify` a file that you have. {error}"
+        ) from error
+    scale, offset = _numbers(item)
+    with MemoryFile() as memory:
+        with memory.open(**profile) as file:
+            file.write(pixels)
+            file.scales, file.offsets = (scale,) * 3, (offset,) * 3
+            file.update_tags(scene=item.id, service=service)
+        files.write(output, memory.getbuffer())
+    return pd.Series(
+        {
+            "scene": item.id,
+            "date": f"{item.datetime:%Y-%m-%d}",
+            "cloud cover": item.properties.get("eo:cloud_cover"),
+            "scale": scale,
+            "offset": offset,
+            "pixels": f"{pixels.shape[1]} x {pixels.shape[2]}",
+        },
+        name=collection,
+    )
+
+
+def _contains(outer: Sequence[float], inner: Sequence[float]) -> bool:
+    return all(outer[i] <= inner[i] and inner[i + 2] <= outer[i + 2] for i in (0, 1))
+
+
+def _numbers(item: pystac.Item) -> tuple[float, float]:
+    """Read scale and offset of an item: of its bands, in the words of STAC 1.0 or 1.1."""
+    about = item.assets[COLORS[0]].extra_fields
+    first = (about.get("raster:bands") or about.get("bands") or [about])[0]
+    scale = first.get("scale", first.get("raster:scale"))
+    offset = first.get("offset", first.get("raster:offset", 0.0))
+    if scale is None:
+        raise ValueError(f"`{item.id}` must state the scale of its numbers. Received: {first}.")
+    # The words of Earth Search for numbers that were shifted already.
+    applied = item.properties.get("earthsearch:boa_offset_applied", False)
+    return float(scale), 0.0 if applied else float(offset)
+
+
+def _read(item: pystac.Item, box: Sequence[float]) -> tuple[np.ndarray, dict[str, object]]:
+    layers = []
+    # Else GDAL asks for a list of the folder, and for files beside the one that it reads.
+    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        for color in COLORS:
+            with rasterio.open(item.assets[color].href) as file:
+                bounds = rasterio.warp.transform_bounds("EPSG:4326", file.crs, *box)
+                rows, columns = from_bounds(*bounds, file.transform).toranges()
+                rows, columns = ((math.floor(a), math.ceil(b)) for a, b in (rows, columns))
+                window = Window.from_slices(rows, columns, boundless=True)
+                window = window.intersection(Window(0, 0, file.width, file.height))
+                layers.append(file.read(1, window=window))
+                profile = {"crs": file.crs, "transform": file.window_transform(window)}
+                profile |= {"dtype": file.dtypes[0], "nodata": 0, "count": 3, "driver": "GTiff"}
+    height, width = layers[0].shape
+    return np.stack(layers), {**profile, "height": height, "width": width, "compress": "deflate"}

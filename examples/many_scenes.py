@@ -1,0 +1,43 @@
+"""Map many scenes with Dask: over the cores of this machine, or the workers of a cluster.
+
+Run `python examples/many_scenes.py maps scene1.tif scene2.tif ...`, with the address of a
+scheduler in DASK_SCHEDULER to use its workers, which must see the same files. It needs
+`pip install distributed`. A scene whose worker dies goes to another one; a map is written
+completely or not at all, so running the command again does only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from distributed import Client, as_completed
+
+from eurosat_helpers import artifact, scenes
+
+MODEL = Path(__file__).resolve().parent.parent / "saved_model" / "eurosat_cnn"
+
+
+def classify(source: str, output: str) -> str:
+    """Map one scene on a worker, and return what was done."""
+    land_cover = scenes.classify(source, artifact.load(MODEL), output)
+    return f"{output}: {land_cover.areas()['hectares'].sum():,.0f} ha"
+
+
+def main(folder: str, sources: list[str]) -> None:
+    """Map the scenes whose maps are not in the folder yet, and print one line each."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    outputs = {source: Path(folder) / f"{Path(source).stem}_map.tif" for source in sources}
+    if len(set(outputs.values())) < len(sources):
+        sys.exit("Two scenes have one name: put their maps into two folders.")
+    missing = [(source, str(file)) for source, file in outputs.items() if not file.exists()]
+    print(f"{len(missing)} of {len(sources)} scenes to map", flush=True)
+    with Client(os.environ.get("DASK_SCHEDULER")) as client:
+        futures = [client.submit(classify, *pair, retries=2) for pair in missing]
+        for future in as_completed(futures):
+            print(future.result() if future.status == "finished" else future.exception())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
