@@ -12,7 +12,7 @@ import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
 
-from eurosat_helpers import artifact, plots, scenes
+from eurosat_helpers import artifact, data, plots, scenes
 from eurosat_helpers.scenes import opening, sweeping
 
 SCENES = os.environ.get("EUROSAT_SCENES")
@@ -82,6 +82,27 @@ def test_map_of_a_mosaic_has_the_answers_of_its_tiles(classifier, mosaic, demo_t
     assert names.count("<Category>") == 10
     leftovers = {path.name for path in output.parent.iterdir()} - {"map.tif", "map.tif.aux.xml"}
     assert leftovers <= {".lock"}
+
+
+def test_map_of_a_mosaic_of_real_tiles_has_exactly_their_answers(classifier, real_tiles, tmp_path):
+    tiles = data.sample(data.select(real_tiles, classifier.test_names), 1600, seed=0)
+    rows = tiles.images.reshape(40, 40, 64, 64, 3).transpose(0, 2, 1, 3, 4)
+    source = write(tmp_path / "scene.tif", rows.reshape(2560, 2560, 3))
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+    probabilities = classifier.predict(tiles.images)
+    np.testing.assert_array_equal(found.classes.ravel(), probabilities.argmax(axis=1))
+    np.testing.assert_allclose(found.confidence.ravel(), probabilities.max(axis=1), atol=1e-5)
+    assert (found.classes.ravel() == tiles.labels).mean() > 0.96
+
+
+def test_lossless_jp2_is_read_as_the_same_scene(mosaic, tmp_path):
+    options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES", "YCBCR420": "NO"}
+    layers = [numbers(mosaic)[..., index].astype(np.uint16) for index in range(3)]
+    names = [tmp_path / f"T30UVC_{band}.jp2" for band in opening.BANDS]
+    files = [write(name, one, **options) for name, one in zip(names, layers, strict=True)]
+    grey, valid = opening.open_scene(files, scale=1e-4).read()
+    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+    assert valid.all()
 
 
 @pytest.mark.parametrize("stride", [24, 32, 64])
