@@ -13,6 +13,7 @@ import urllib.request
 import nbformat
 import pytest
 from conftest import PROJECT
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SILENT = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -63,9 +64,10 @@ def lab(tmp_path):
             server.wait(30)
 
 
-def test_running_all_cells_shows_the_grid(lab):
+def test_running_all_cells_shows_the_grid_and_a_panel_that_works(lab):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     address, home = lab
+    Image.new("RGB", (90, 70), (30, 90, 40)).save(home / "green.png")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=SILENT)
         page = browser.new_page(viewport={"width": 1400, "height": 1100})
@@ -73,12 +75,29 @@ def test_running_all_cells_shows_the_grid(lab):
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        grid = page.locator(".jp-OutputArea img").last
+        grid = page.locator(".jp-OutputArea img").first
         grid.wait_for(timeout=240_000)
         page.get_by_text("results/predictions.png").wait_for(timeout=60_000)
         grid.scroll_into_view_if_needed()
         size = grid.evaluate("image => [image.naturalWidth, image.naturalHeight]")
         page.screenshot(path=os.environ.get("SCREENSHOT", home / "screenshot.png"))
+
+        tiles = page.locator(".widget-gridbox button")
+        tiles.first.wait_for(timeout=120_000)
+        assert tiles.count() <= 20
+        page.get_by_label("mistakes only").uncheck()
+        page.wait_for_function("document.querySelectorAll('.widget-gridbox button').length == 20")
+        drawn = "[...document.querySelectorAll('img.widget-image')]"
+        explained = f"{drawn}.filter(image => image.naturalWidth == 1000).length == 1"
+        tiles.first.click()
+        page.wait_for_function(explained, timeout=60_000)
+        page.screenshot(path=os.environ.get("PANEL", home / "panel.png"))
+        page.get_by_role("button", name="20 others").click()
+        page.wait_for_function(f"!({explained})")
+        with page.expect_file_chooser() as choosing:
+            page.get_by_role("button", name="your file").click()
+        choosing.value.set_files(home / "green.png")
+        page.wait_for_function(explained, timeout=60_000)
         errors = page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']")
         assert errors.count() == 0
         browser.close()
