@@ -47,7 +47,7 @@ class Explorer(widgets.VBox):
         self.upload = widgets.FileUpload(description="your file", accept="image/*")
         self.sentence, self.detail = widgets.HTML(), widgets.VBox()
         self.grid = widgets.GridBox(
-            layout={"grid_template_columns": "repeat(10, 100px)", "grid_gap": "4px"}
+            layout={"grid_template_columns": "repeat(auto-fill, 106px)", "grid_gap": "4px"}
         )
         self.another.on_click(lambda _: self._draw(next_seed=True))
         for control in (self.which, self.mistakes):
