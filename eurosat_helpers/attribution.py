@@ -36,7 +36,10 @@ def grad_cam(
             output.
     """
     labels = _checked(model, images, labels)
-    layers = [one for one in model.layers if len(getattr(one.output, "shape", ())) == 4]
+    # What has the channels of the image is no feature: the input, augmentation, normalization.
+    channels = model.input_shape[-1]
+    shapes = ((one, getattr(one.output, "shape", ())) for one in model.layers)
+    layers = [one for one, shape in shapes if len(shape) == 4 and shape[-1] != channels]
     if layer is not None:
         layers = [one for one in layers if one.name == layer]
     if not layers:

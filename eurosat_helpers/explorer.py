@@ -104,19 +104,30 @@ class Explorer(widgets.VBox):
     def _uploaded(self) -> None:
         for file in self.upload.value:
             try:
-                (image,), _ = pixels.fit(pixels.decode(bytes(file["content"])), "scale")
+                decoded = pixels.decode(bytes(file["content"]))
             except (ValueError, OSError) as error:
                 text = html.escape(f"{file['name']} cannot be used: {error}")
                 self.detail.children = [widgets.HTML(text)]
-            else:
-                self._show(image, self.classifier.predict(image[None])[0], file["name"])
+                continue
+            images, _ = pixels.fit(decoded, "scale")
+            answer, limits = self.classifier.serve(images), self.classifier.metadata
+            title = f"{file['name']}, {decoded.width} x {decoded.height} pixels"
+            title += ", scaled" if decoded.size != images.shape[1:3] else ""
+            if answer["unfamiliarity"][0] > limits["unfamiliarity_threshold"]["threshold"]:
+                title += ", unfamiliar: do not use the answer"
+            self._show(images[0], answer["probabilities"][0], title)
 
     def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:
-        heat = attribution.grad_cam(self.model, image[None], probabilities.argmax()[None])[0]
+        try:
+            label = probabilities.argmax()[None]
+            maps = {"Grad-CAM": attribution.grad_cam(self.model, image[None], label)}
+        except ValueError:  # an ensemble has no convolutions of its own
+            maps, title = {}, f"{title} (this model has no layer for Grad-CAM)"
         names = self.classifier.class_names
-        maps, rows = {"Grad-CAM": heat[None]}, probabilities[None]
         self.detail.children = [
-            _picture(plots.explanations(image[None], maps, rows, names, [""], title=title))
+            _picture(
+                plots.explanations(image[None], maps, probabilities[None], names, [""], title=title)
+            )
         ]
 
     def _repr_mimebundle_(self, **options: object) -> dict:
@@ -127,8 +138,8 @@ class Explorer(widgets.VBox):
             self.tiles.truth[self.places],
             [self.classifier.class_names[row.argmax()] for row in self.probabilities[self.places]],
             self.probabilities[self.places].max(axis=1, initial=0),
-            columns=10,
-            title=f"{len(self.places)} mistakes on {len(self.tiles):,} tiles",
+            threshold=self.threshold.value,
+            title=f"Some mistakes on {len(self.tiles):,} tiles, {self.tiles.source}",
         )
         data = {**data, "image/png": _png(figure)}
         return (data, *metadata) if metadata else data

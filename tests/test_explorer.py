@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from datetime import datetime, timezone
 
+import keras
 import numpy as np
 import pytest
 from conftest import PROJECT
@@ -78,6 +79,15 @@ def test_file_is_answered_whatever_its_size(panel):
 def test_file_that_is_no_image_is_named(panel):
     uploaded(panel, "<b>.txt", b"no image")
     assert panel.detail.children[0].value.startswith("&lt;b&gt;.txt cannot be used: not a JPEG")
+
+
+def test_ensemble_without_convolutions_of_its_own_shows_its_probabilities(panel):
+    inputs = keras.Input((64, 64, 3))
+    panel.model = keras.Model(
+        inputs, keras.Sequential([panel.model, keras.layers.Softmax()])(inputs)
+    )
+    panel.grid.children[0].children[1].click()
+    assert Image.open(io.BytesIO(panel.detail.children[0].value)).width == 1000
 
 
 def test_picture_takes_its_place_where_widgets_cannot_run(panel):
