@@ -196,7 +196,7 @@ def test_inference_notebook_classifies_images_of_ones_own(demo_run, demo_folder,
     shown = "".join(texts(executed))
     assert "60 images in folders with the name of a class" in shown
     assert "sure answers correct" in shown
-    assert len(figures(executed)) == 3
+    assert len(figures(executed)) == 4  # the 20 tiles, the picture of the panel, two of the images
     for cell in code_cells(executed):
         assert all(output.get("name") != "stderr" for output in cell.outputs)
 
