@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -51,7 +55,7 @@ class Epochs(keras.callbacks.Callback):
         self.batches = pipeline.dataset(validation, batch_size=250)
         self.labels = tf.one_hot(validation.labels, len(validation.class_names))
         self.rows, self.best = np.empty((0, len(COLUMNS))), [np.array(-np.inf)]
-        self.validation, self.line = "", None
+        self.validation, self.line, self.interrupted = "", None, False
         if get_ipython() is not None:
             self.line = display({"text/plain": ""}, raw=True, display_id=True)
 
@@ -68,7 +72,33 @@ class Epochs(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
         self.epoch, self.epoch_started = epoch, time.perf_counter()
 
+    @contextlib.contextmanager
+    def interrupts_after_a_batch(self) -> Iterator[None]:
+        """Let an interrupt (■ in Jupyter) wait for the end of the batch; a second one does not.
+
+        In the middle of an operation, it can leave TensorFlow not recording gradients any more.
+        """
+        self.interrupted = False
+
+        def wait(number: int, frame: object) -> None:
+            if self.interrupted:
+                signal.default_int_handler(number, frame)
+            self.interrupted = True
+
+        if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+            yield
+            return
+        before = signal.signal(signal.SIGINT, wait)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
         if self.line and time.perf_counter() - self.shown > 2:
             self._show(batch + 1, logs)
 

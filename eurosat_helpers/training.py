@@ -163,7 +163,7 @@ def fit(
         log = progress.Epochs(
             model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
         )
-    with strategy.scope(), _computing_in(policy, model):
+    with strategy.scope(), _computing_in(policy, model), log.interrupts_after_a_batch():
         total = epochs * steps
         compile_model(
             model, total, int(warmup_fraction * total), learning_rate, weight_decay, label_smoothing

@@ -1,5 +1,7 @@
 """Tests of eurosat_helpers.progress. Its line in a notebook is in test_training.py."""
 
+import signal
+
 import keras
 import numpy as np
 import pytest
@@ -88,3 +90,28 @@ def test_tensorboard_has_pictures_of_mistakes_at_every_fifth_epoch_and_the_last(
     image = tf.io.decode_png(encoded)
     assert image.shape[:2] == (int(height), int(width))
     assert int(width) == 1000
+
+
+def test_interrupt_waits_for_the_end_of_the_batch_and_a_second_one_does_not(demo_tiles):
+    images = keras.Input((64, 64, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    model = keras.Model(images, keras.layers.Dense(10)(pooled))
+    epochs = progress.Epochs(model, demo_tiles[:4], None, smoothing=0.0, epochs=1, steps=3)
+    before, reached = signal.getsignal(signal.SIGINT), []
+
+    def train(interrupts, batches):
+        with epochs.interrupts_after_a_batch():
+            for _ in range(interrupts):
+                signal.raise_signal(signal.SIGINT)
+            reached.append("the rest of the batch")
+            for _ in range(batches):
+                epochs.on_train_batch_end(0, {"loss": 1.0})
+                reached.append("the next batch")
+
+    for interrupts, batches in ((1, 1), (2, 1), (1, 0)):
+        with pytest.raises(KeyboardInterrupt):
+            train(interrupts, batches)
+    assert reached == ["the rest of the batch"] * 2  # of the first and the last
+    train(0, 1)
+    assert reached[-1] == "the next batch"
+    assert signal.getsignal(signal.SIGINT) == before
