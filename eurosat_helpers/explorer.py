@@ -22,10 +22,10 @@ WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign say
 
 
 class Explorer(widgets.VBox):
-    """Draw tiles by class or mistakes, move the threshold, click one to see why, drop a file.
+    """Draw tiles by class or mistakes, move the threshold, click one to see why, choose a file.
 
-    Where widgets cannot run (papermill, a viewer of notebooks) a picture of the first tiles is
-    shown in their place.
+    Where widgets cannot run (papermill, a viewer of notebooks) a picture of mistakes is shown
+    in their place.
 
     Args:
         classifier: What `artifact.load` returned.

@@ -71,13 +71,13 @@ def fetch(
                 f"{dates}; {len(items)} scenes touch it, and none contains it."
             )
         item = min(inside, key=lambda one: one.properties.get("eo:cloud_cover", 100.0))
+        scale, offset = _numbers(item)  # before anything is transferred
         pixels, profile = _read(item, box)
     except (requests.RequestException, APIError, rasterio.errors.RasterioIOError) as error:
         raise ConnectionError(
             f"`{service}` or its files cannot be reached, which needs a network. Without one, pass "
             f"`scenes.classify` a file that you have. {error}"
         ) from error
-    scale, offset = _numbers(item)
     with MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(pixels)
