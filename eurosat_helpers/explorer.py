@@ -6,6 +6,7 @@ import html
 import io
 from functools import cached_property
 
+import anywidget
 import ipywidgets as widgets
 import keras
 import numpy as np
@@ -21,8 +22,29 @@ SHOWN = 20  # tiles at once
 WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign says the same
 
 
+class FileInput(anywidget.AnyWidget):
+    """The browser's own input for files, on which they can be dropped; those of ipywidgets hide it.
+
+    Each file arrives as a message, its name with its bytes as the buffer.
+    """
+
+    _esm = """
+    const render = ({ model, el }) => {
+        const input = document.createElement("input");
+        Object.assign(input, { type: "file", multiple: true, title: "choose, or drop files here" });
+        input.addEventListener("change", async () => {
+            for (const file of input.files)
+                model.send({ name: file.name }, undefined, [await file.arrayBuffer()]);
+        });
+        el.append(input);
+    };
+    export default { render };
+    """
+    _css = "input[type=file] { padding: 8px; border: 1px dashed; }"
+
+
 class Explorer(widgets.VBox):
-    """Draw tiles by class or mistakes, move the threshold, click one to see why, choose a file.
+    """Draw tiles by class or mistakes, move the threshold, click one to see why, drop a file.
 
     Where widgets cannot run (papermill, a viewer of notebooks) a picture of mistakes is shown
     in their place.
@@ -44,7 +66,7 @@ class Explorer(widgets.VBox):
             value=limit, min=0, max=1, step=0.005, description="sure above", readout_format=".3f"
         )
         self.another = widgets.Button(description=f"{SHOWN} others", icon="refresh")
-        self.upload = widgets.FileUpload(description="your file", accept="image/*")
+        self.file = FileInput()
         self.sentence, self.detail = widgets.HTML(), widgets.VBox()
         self.grid = widgets.GridBox(
             layout={"grid_template_columns": "repeat(auto-fill, 106px)", "grid_gap": "4px"}
@@ -53,8 +75,8 @@ class Explorer(widgets.VBox):
         for control in (self.which, self.mistakes):
             control.observe(lambda _: self._draw(), "value")
         self.threshold.observe(lambda _: self._mark(), "value")
-        self.upload.observe(lambda _: self._uploaded(), "value")
-        rows = [[self.which, self.mistakes, self.another], [self.threshold, self.upload]]
+        self.file.on_msg(lambda _, message, buffers: self._answer(message["name"], buffers[0]))
+        rows = [[self.which, self.mistakes, self.another], [self.threshold, self.file]]
         super().__init__([*map(widgets.HBox, rows), self.sentence, self.grid, self.detail])
         self._draw()
 
@@ -101,21 +123,20 @@ class Explorer(widgets.VBox):
         title = f"{self.tiles.names[place]}, truth: {self.tiles.truth[place]}"
         self._show(self.tiles.images[place], self.probabilities[place], title)
 
-    def _uploaded(self) -> None:
-        for file in self.upload.value:
-            try:
-                decoded = pixels.decode(bytes(file["content"]))
-            except (ValueError, OSError) as error:
-                text = html.escape(f"{file['name']} cannot be used: {error}")
-                self.detail.children = [widgets.HTML(text)]
-                continue
-            images, _ = pixels.fit(decoded, "scale")
-            answer, limits = self.classifier.serve(images), self.classifier.metadata
-            title = f"{file['name']}, {decoded.width} x {decoded.height} pixels"
-            title += ", scaled" if decoded.size != images.shape[1:3] else ""
-            if answer["unfamiliarity"][0] > limits["unfamiliarity_threshold"]["threshold"]:
-                title += ", unfamiliar: do not use the answer"
-            self._show(images[0], answer["probabilities"][0], title)
+    def _answer(self, name: str, content: memoryview) -> None:
+        try:
+            decoded = pixels.decode(bytes(content))
+        except (ValueError, OSError) as error:
+            text = html.escape(f"{name} cannot be used: {error}")
+            self.detail.children = [widgets.HTML(text)]
+            return
+        images, _ = pixels.fit(decoded, "scale")
+        answer, limits = self.classifier.serve(images), self.classifier.metadata
+        title = f"{name}, {decoded.width} x {decoded.height} pixels"
+        title += ", scaled" if decoded.size != images.shape[1:3] else ""
+        if answer["unfamiliarity"][0] > limits["unfamiliarity_threshold"]["threshold"]:
+            title += ", unfamiliar: do not use the answer"
+        self._show(images[0], answer["probabilities"][0], title)
 
     def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from datetime import datetime, timezone
 
 import keras
 import numpy as np
@@ -25,9 +24,8 @@ def shown(panel):
     return [button.description for _, button in (cell.children for cell in panel.grid.children)]
 
 
-def uploaded(panel, name, content):
-    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
-    panel.upload.value = [file | {"last_modified": datetime.now(timezone.utc)}]
+def dropped(panel, name, content):
+    panel.file._handle_custom_msg({"name": name}, [memoryview(content)])  # as from the browser
 
 
 def test_it_begins_with_mistakes_and_can_show_all(panel):
@@ -72,12 +70,12 @@ def test_click_explains_a_tile_and_the_next_draw_removes_it(panel):
 
 def test_file_is_answered_whatever_its_size(panel):
     Image.fromarray(panel.tiles.images[0]).resize((90, 70)).save(file := io.BytesIO(), "PNG")
-    uploaded(panel, "mine.png", file.getvalue())
+    dropped(panel, "mine.png", file.getvalue())
     assert Image.open(io.BytesIO(panel.detail.children[0].value)).width == 1000
 
 
 def test_file_that_is_no_image_is_named(panel):
-    uploaded(panel, "<b>.txt", b"no image")
+    dropped(panel, "<b>.txt", b"no image")
     assert panel.detail.children[0].value.startswith("&lt;b&gt;.txt cannot be used: not a JPEG")
 
 

@@ -43,6 +43,7 @@ def build_transfer(
     num_classes: int = 10,
     weights: str | None = "imagenet",
     dropout: float = 0.2,
+    changed: float = 0.0,
     seed: int | None = None,
 ) -> keras.Model:
     """Build a model on a frozen base, or the same model to be trained from scratch.
@@ -53,6 +54,7 @@ def build_transfer(
         weights: `"imagenet"` takes the published weights from the Keras cache, or downloads them;
             `None` draws random weights and leaves the base trainable.
         dropout: Fraction of the pooled features that is dropped in training.
+        changed: See `models.build_cnn`.
         seed: Seed of all random generators, set first: building twice gives the same network.
             `None` leaves them as they are.
 
@@ -79,10 +81,12 @@ def build_transfer(
     network.trainable = weights is None
 
     images = keras.Input((models.IMAGE_SIZE, models.IMAGE_SIZE, 3), name="images")
+    x = augmentation.RandomSymmetry(name="augmentation")(images)
+    if changed:
+        x = augmentation.RandomAppearance(changed, name="augmentation-appearance")(x)
     x = layers.Normalization(
         mean=[float(value) for value in mean], variance=[deviation**2] * 3, name="normalization"
-    )(images)
-    x = augmentation.RandomSymmetry(name="augmentation")(x)
+    )(x)
     # Not Keras' layer: called without `training`, it sets all after it into training mode.
     x = ops.image.resize(x, (side, side), interpolation="bilinear")
     x = network(x)
