@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from eurosat_helpers import workers
+
 FLOAT16_UNITS = (7, 0)  # compute capability of the first NVIDIA chips that have them (Volta)
 CPUINFO = Path("/proc/cpuinfo")  # Linux only (WSL 2 is one)
 
@@ -23,13 +25,19 @@ def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.
         devices: Logical devices that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means
             every GPU, or the CPU.
 
+    Where TF_CONFIG names several workers, they are connected, and each must have one device.
+
     Returns:
         The strategy under whose `scope()` the model must be built.
     """
+    workers.connect()  # before the first operation
     keras.utils.set_random_seed(seed)
     if devices is None:
         devices = [f"GPU:{number}" for number in range(len(_gpus()))]
     print(f"Training on {hardware()}, {precision().replace('_', ' ')}")
+    if workers.count() > 1:
+        print(f"Worker {workers.index() + 1} of {workers.count()}")
+        return tf.distribute.get_strategy()
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()  # the default one takes the GPU if there is one

@@ -24,6 +24,7 @@ def dataset(
     teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
+    worker: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batch the tiles in their order, or in a new order each epoch.
 
@@ -46,6 +47,8 @@ def dataset(
             the mean of those of its classes, in the proportions of its label.
         replicas: Devices that share each batch. Repeated tiles of weight 0 fill up a batch that
             they cannot share evenly, so that none of them has no tile.
+        worker: Number of this worker, from 0, and how many share each batch (`workers`); it gets
+            its share of each batch alone.
 
     Returns:
         A dataset of images float32 `(batch, 64, 64, 3)` in 0-255 and one-hot labels float32
@@ -79,7 +82,8 @@ def dataset(
 
     def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = tf.size(index)
-        position = tf.range(size + -size % replicas)
+        padded = size + -size % (replicas * worker[1])
+        position = tf.range(padded)[worker[0] :: worker[1]]
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
         types = tiles.images.dtype, tiles.labels.dtype
@@ -95,11 +99,11 @@ def dataset(
             shape = images.shape
             images = tf.numpy_function(save_again, [step, images], tf.float32)
             images.set_shape(shape)
-        if class_weight is None and replicas == 1:
+        if class_weight is None and replicas * worker[1] == 1:
             return images, labels
         weights = tf.linalg.matvec(labels, weight_of_class)
         # Keras divides by the number of tiles with the padding.
-        weights *= tf.cast(tf.size(position) / size, tf.float32)
+        weights *= tf.cast(padded / size, tf.float32)
         return images, labels, tf.where(position < size, weights, 0)
 
     return (

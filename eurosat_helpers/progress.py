@@ -17,7 +17,7 @@ from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
-from eurosat_helpers import checkpoint, pipeline, plots
+from eurosat_helpers import checkpoint, pipeline, plots, workers
 from eurosat_helpers.data import Tiles
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -48,6 +48,7 @@ class Epochs(keras.callbacks.Callback):
         steps: int,
     ) -> None:
         super().__init__()
+        self.set_model(model)
         self.run, self.epochs, self.steps, self.smoothing = run, epochs, steps, smoothing
         infer = tf.function(lambda images: model(images, training=False))
         self.infer = infer.get_concrete_function(tf.TensorSpec(model.input_shape, tf.float32))
@@ -61,13 +62,29 @@ class Epochs(keras.callbacks.Callback):
 
     def start(self) -> int:
         """Restore the state of the run, or write the initial one; return the epochs done."""
-        if self.run and self.run.file.exists():
-            self.rows, self.best = self.run.read()
-        elif self.run:
-            self.run.write(rows=self.rows, best=self.best)
+        if self.run and workers.index() == 0:
+            if self.run.file.exists():
+                self.rows, self.best = self.run.read()
+            else:
+                self.run.write(rows=self.rows, best=self.best)
+        if workers.count() > 1:
+            self._share()
         self.started = self.shown = time.perf_counter()
         self.done = len(self.rows)
         return self.done
+
+    def _share(self) -> None:
+        """Give all workers the state of the first."""
+        (done,) = workers.of_first([np.array(len(self.rows))])
+        if workers.index() and done:
+            self.rows = np.empty((done, len(COLUMNS)))
+            self.best = [np.array(0.0), *self.model.get_weights()]
+        state = [*self.model.variables, *self.model.optimizer.variables]
+        arrays = [one.numpy() for one in state]
+        arrays = workers.of_first([self.rows, *self.best, *arrays])
+        self.rows, self.best = arrays[0], arrays[1 : 1 + len(self.best)]
+        for variable, array in zip(state, arrays[1 + len(self.best) :], strict=True):
+            variable.assign(array)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
         self.epoch, self.epoch_started = epoch, time.perf_counter()
@@ -103,14 +120,17 @@ class Epochs(keras.callbacks.Callback):
             self._show(batch + 1, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        workers.average_statistics(self.model)
         logs |= self._validate()  # for the callbacks after this one too
         row = {**logs, "epoch": epoch + 1}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["seconds"] = time.perf_counter() - self.epoch_started
-        self.rows = np.vstack([self.rows, [row[name] for name in COLUMNS]])
+        mean = workers.mean([tf.constant(row[name], tf.float64) for name in COLUMNS])
+        row = {name: float(value) for name, value in zip(COLUMNS, mean, strict=True)}
+        self.rows = np.vstack([self.rows, list(row.values())])
         if row["val_accuracy"] > self.best[0]:
             self.best = [np.array(row["val_accuracy"]), *self.model.get_weights()]
-        if self.run:
+        if self.run and workers.index() == 0:
             self.run.write(rows=self.rows, best=self.best)
         self.validation = f", validation accuracy {row['val_accuracy']:.2%}"
         self._show(self.steps, logs)

@@ -15,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress
+from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress, workers
 from eurosat_helpers.data import Tiles
 
 
@@ -56,7 +56,8 @@ def compile_model(
     warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
     start = 0.0 if warmup else learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(start, steps - warmup_steps, **warmup)
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    kind = workers.AdamW if workers.count() > 1 else keras.optimizers.AdamW
+    optimizer = kind(schedule, weight_decay=weight_decay)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
@@ -185,6 +186,7 @@ def fit(
                 teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
+                worker=(workers.index(), workers.count()),
             )
             options = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps}
             board = [] if log_dir is None else [progress.Board(log_dir, log, validation)]

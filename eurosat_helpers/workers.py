@@ -1,0 +1,103 @@
+"""Several machines that train one model: each runs the same program with its own TF_CONFIG.
+
+Keras' `fit` does not run under `MultiWorkerMirroredStrategy`. Here every worker trains its own copy
+on its share of each batch, and the copies stay equal because the gradients are averaged first. The
+strategy only connects the workers and sums.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def count() -> int:
+    """Count the workers that the environment variable TF_CONFIG names, 1 without it.
+
+    Raises:
+        ValueError: If it names other tasks than workers.
+    """
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {"worker": [""]})
+    if set(cluster) != {"worker"}:
+        raise ValueError(
+            "TF_CONFIG must name tasks of the type `worker` only (the first is in charge). "
+            f"Received: {', '.join(sorted(cluster)) or 'none'}."
+        )
+    return len(cluster["worker"])
+
+
+@functools.cache
+def connect() -> tf.distribute.Strategy | None:
+    """Connect to the other workers, before TensorFlow's first operation; `None` without others.
+
+    Raises:
+        ValueError: If this worker has several devices.
+    """
+    if count() == 1:
+        return None
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    if strategy.num_replicas_in_sync != count():
+        raise ValueError(
+            "Each worker must have one device: start one per GPU, each with its own "
+            f"CUDA_VISIBLE_DEVICES. Received: {strategy.num_replicas_in_sync} devices for "
+            f"{count()} workers."
+        )
+    return strategy
+
+
+def index() -> int:
+    """Number this worker, from 0; the first one reads and writes the state of the run."""
+    strategy = connect()
+    return strategy.cluster_resolver.task_id if strategy else 0
+
+
+def mean(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Average floating-point tensors over the workers; all get the same numbers."""
+    return _reduced("MEAN", tensors)
+
+
+def of_first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Replace arrays by those of the first worker; the others need the same shapes and dtypes."""
+    if connect() is None:
+        return list(arrays)
+    arrays = [np.asarray(array) for array in arrays]
+    # The sum with zeros, in one vector (an empty tensor crashes TensorFlow) of a type that holds
+    # the integers of a model's state too.
+    sent = np.concatenate([array.ravel() for array in arrays]).astype("float64")
+    (received,) = _reduced("SUM", [tf.constant(sent if index() == 0 else np.zeros_like(sent))])
+    ends = np.cumsum([array.size for array in arrays])[:-1]
+    parts = zip(np.split(received.numpy(), ends), arrays, strict=True)
+    return [part.reshape(array.shape).astype(array.dtype) for part, array in parts]
+
+
+def _reduced(operation: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    strategy = connect()
+    if strategy is None or not tensors:
+        return list(tensors)
+
+    def reduce() -> list[tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(operation, [tf.identity(tensor) for tensor in tensors])
+
+    return strategy.run(reduce)
+
+
+@keras.saving.register_keras_serializable(package="eurosat_helpers")
+class AdamW(keras.optimizers.AdamW):
+    """Keras' AdamW on gradients that are averaged over the workers."""
+
+    def apply(self, grads: Sequence[tf.Tensor], trainable_variables: object = None) -> None:
+        super().apply(mean(grads), trainable_variables)
+
+
+def average_statistics(model: keras.Model) -> None:
+    """Average what batch normalization has seen on each worker."""
+    floats = [one for one in model.non_trainable_variables if one.dtype.startswith("float")]
+    for variable, value in zip(floats, mean([one.value for one in floats]), strict=True):
+        variable.assign(value)
