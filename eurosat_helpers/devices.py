@@ -35,9 +35,6 @@ def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.
     if devices is None:
         devices = [f"GPU:{number}" for number in range(len(_gpus()))]
     print(f"Training on {hardware()}, {precision().replace('_', ' ')}")
-    if workers.count() > 1:
-        print(f"Worker {workers.index() + 1} of {workers.count()}")
-        return tf.distribute.get_strategy()
     if len(devices) > 1:
         return tf.distribute.MirroredStrategy(devices)
     return tf.distribute.get_strategy()  # the default one takes the GPU if there is one

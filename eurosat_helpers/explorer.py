@@ -22,7 +22,7 @@ SHOWN = 20  # tiles at once
 WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign says the same
 
 
-class FileInput(anywidget.AnyWidget):
+class _FileInput(anywidget.AnyWidget):
     """The browser's own input for files, on which they can be dropped; those of ipywidgets hide it.
 
     Each file arrives as a message, its name with its bytes as the buffer.
@@ -66,7 +66,7 @@ class Explorer(widgets.VBox):
             value=limit, min=0, max=1, step=0.005, description="sure above", readout_format=".3f"
         )
         self.another = widgets.Button(description=f"{SHOWN} others", icon="refresh")
-        self.file = FileInput()
+        self.file = _FileInput()
         self.sentence, self.detail = widgets.HTML(), widgets.VBox()
         self.grid = widgets.GridBox(
             layout={"grid_template_columns": "repeat(auto-fill, 106px)", "grid_gap": "4px"}

@@ -1,9 +1,8 @@
-"""What follows each epoch: the best weights, the state of the run, one line, TensorBoard."""
+"""What follows each epoch: the best weights, the state of the run, one line."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -14,10 +13,9 @@ import numpy as np
 import tensorflow as tf
 from IPython import get_ipython
 from IPython.display import display
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tqdm import tqdm
 
-from eurosat_helpers import checkpoint, pipeline, plots, workers
+from eurosat_helpers import checkpoint, pipeline, workers
 from eurosat_helpers.data import Tiles
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
@@ -67,24 +65,10 @@ class Epochs(keras.callbacks.Callback):
                 self.rows, self.best = self.run.read()
             else:
                 self.run.write(rows=self.rows, best=self.best)
-        if workers.count() > 1:
-            self._share()
+        self.rows, self.best = workers.from_first(self.model, self.rows, self.best)
         self.started = self.shown = time.perf_counter()
         self.done = len(self.rows)
         return self.done
-
-    def _share(self) -> None:
-        """Give all workers the state of the first."""
-        (done,) = workers.of_first([np.array(len(self.rows))])
-        if workers.index() and done:
-            self.rows = np.empty((done, len(COLUMNS)))
-            self.best = [np.array(0.0), *self.model.get_weights()]
-        state = [*self.model.variables, *self.model.optimizer.variables]
-        arrays = [one.numpy() for one in state]
-        arrays = workers.of_first([self.rows, *self.best, *arrays])
-        self.rows, self.best = arrays[0], arrays[1 : 1 + len(self.best)]
-        for variable, array in zip(state, arrays[1 + len(self.best) :], strict=True):
-            variable.assign(array)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:  # noqa: ARG002
         self.epoch, self.epoch_started = epoch, time.perf_counter()
@@ -161,36 +145,3 @@ class Epochs(keras.callbacks.Callback):
             self.line.update({"text/plain": text}, raw=True)
         else:
             print(text, flush=True)
-
-
-class Board(keras.callbacks.TensorBoard):
-    """Write curves and learning rate for TensorBoard, and at times the mistakes on validation.
-
-    Args:
-        log_dir: Folder of the event files.
-        log: The callback that validates; it comes before this one.
-        validation: Its tiles.
-    """
-
-    EVERY, SHOWN = 5, 20  # epochs between pictures; mistakes in one, the most confident ones
-
-    def __init__(self, log_dir: str | os.PathLike[str], log: Epochs, validation: Tiles) -> None:
-        super().__init__(os.fspath(log_dir), write_graph=False)
-        self.log, self.validation = log, validation
-
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        super().on_epoch_end(epoch, logs)
-        if (epoch + 1) % self.EVERY and epoch + 1 < self.log.epochs:
-            return
-        said, sure = self.log.probabilities.argmax(axis=1), self.log.probabilities.max(axis=1)
-        wrong = np.flatnonzero(said != self.validation.labels)
-        wrong = wrong[np.argsort(-sure[wrong])][: self.SHOWN]
-        tiles, names = self.validation[wrong], np.array(self.validation.class_names)
-        title = f"Confident mistakes after epoch {epoch + 1}, {tiles.source}"
-        grid = plots.prediction_grid(
-            tiles.images, tiles.truth, names[said[wrong]], sure[wrong], title=title
-        )
-        canvas = FigureCanvasAgg(grid)
-        canvas.draw()
-        with self._val_writer.as_default():
-            tf.summary.image("mistakes", np.asarray(canvas.buffer_rgba())[None], epoch)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -15,32 +14,8 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from eurosat_helpers import augmentation, checkpoint, devices, models, pipeline, progress, workers
+from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
 from eurosat_helpers.data import Tiles
-
-
-@contextlib.contextmanager
-def _computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision for a while; the weights stay float32."""
-    # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
-    full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
-    full += [keras.layers.Normalization, models.FusedBatchNormalization]
-    if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
-        full.append(keras.layers.DepthwiseConv2D)
-    outputs = [model.get_layer(name) for name in model.output_names]
-    layers = [
-        layer
-        for layer in models.sublayers(model)
-        if not isinstance(layer, tuple(full)) and layer not in outputs
-    ]
-    before = [layer.dtype_policy for layer in layers]
-    try:
-        for layer in layers:
-            layer.dtype_policy = policy
-        yield
-    finally:
-        for layer, was in zip(layers, before, strict=True):
-            layer.dtype_policy = was
 
 
 def compile_model(
@@ -56,8 +31,7 @@ def compile_model(
     warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
     start = 0.0 if warmup else learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(start, steps - warmup_steps, **warmup)
-    kind = workers.AdamW if workers.count() > 1 else keras.optimizers.AdamW
-    optimizer = kind(schedule, weight_decay=weight_decay)
+    optimizer = workers.adamw(schedule, weight_decay)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
@@ -164,7 +138,7 @@ def fit(
         log = progress.Epochs(
             model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
         )
-    with strategy.scope(), _computing_in(policy, model), log.interrupts_after_a_batch():
+    with strategy.scope(), precision.computing_in(policy, model), log.interrupts_after_a_batch():
         total = epochs * steps
         compile_model(
             model, total, int(warmup_fraction * total), learning_rate, weight_decay, label_smoothing
@@ -189,8 +163,8 @@ def fit(
                 worker=(workers.index(), workers.count()),
             )
             options = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps}
-            board = [] if log_dir is None else [progress.Board(log_dir, log, validation)]
-            model.fit(batches, callbacks=[log, *board], shuffle=False, verbose=0, **options)
+            shown = [] if log_dir is None else [board.Board(log_dir, log, validation)]
+            model.fit(batches, callbacks=[log, *shown], shuffle=False, verbose=0, **options)
         model.set_weights(log.best[1:])
     history = pd.DataFrame(log.rows, columns=progress.COLUMNS).astype({"epoch": int})
     seconds, kept = history.seconds.sum(), history.loc[history.val_accuracy.idxmax()]

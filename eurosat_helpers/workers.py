@@ -62,10 +62,23 @@ def mean(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return _reduced("MEAN", tensors)
 
 
-def of_first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Replace arrays by those of the first worker; the others need the same shapes and dtypes."""
+def from_first(
+    model: keras.Model, rows: np.ndarray, best: list[np.ndarray]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Give all workers the state of the first: the compiled model, history and best weights."""
     if connect() is None:
-        return list(arrays)
+        return rows, best
+    (done,) = _of_first([np.array(len(rows))])
+    if index() and done:  # arrays of the same shapes, to be replaced
+        rows, best = np.empty((done, rows.shape[1])), [np.array(0.0), *model.get_weights()]
+    state = [*model.variables, *model.optimizer.variables]
+    rows, *arrays = _of_first([rows, *best, *(one.numpy() for one in state)])
+    for variable, array in zip(state, arrays[len(best) :], strict=True):
+        variable.assign(array)
+    return rows, arrays[: len(best)]
+
+
+def _of_first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     arrays = [np.asarray(array) for array in arrays]
     # The sum with zeros, in one vector (an empty tensor crashes TensorFlow) of a type that holds
     # the integers of a model's state too.
@@ -89,7 +102,7 @@ def _reduced(operation: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
-class AdamW(keras.optimizers.AdamW):
+class _AdamW(keras.optimizers.AdamW):
     """Keras' AdamW on gradients that are averaged over the workers."""
 
     def apply(self, grads: Sequence[tf.Tensor], trainable_variables: object = None) -> None:
@@ -101,3 +114,11 @@ def average_statistics(model: keras.Model) -> None:
     floats = [one for one in model.non_trainable_variables if one.dtype.startswith("float")]
     for variable, value in zip(floats, mean([one.value for one in floats]), strict=True):
         variable.assign(value)
+
+
+def adamw(
+    learning_rate: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
+) -> keras.optimizers.Optimizer:
+    """Make Keras' AdamW; with other workers, it averages the gradients first."""
+    kind = keras.optimizers.AdamW if connect() is None else _AdamW
+    return kind(learning_rate, weight_decay=weight_decay)

@@ -9,7 +9,7 @@ Five networks, each fine-tuned on four fifths of the tiles (MobileNet 0.75 with 
 1911.00068) compares them with the labels. The result is `docs/label_issues.csv`, the least likely
 label first: file, label, suggested label, score (probability of the given label, 0 to 1), and
 `judgement`, which a person writes after a look at the tile and which is kept when the audit runs
-again. `results/label_issues.png` shows the first 100.
+again. `docs/label_issues.png` shows the first 100.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     titles = (table.label + "\n→ " + table.suggested)[:SHOWN]
     title = f"The {SHOWN} labels of EuroSAT RGB that look most wrong, given → suggested"
     figure = plots.tile_grid(first.images, list(titles), columns=10, title=title)
-    figure.savefig("results/label_issues.png")
+    figure.savefig("docs/label_issues.png")
 
 
 if __name__ == "__main__":

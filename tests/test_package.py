@@ -12,9 +12,10 @@ ROOMS = sorted(
     for path in PACKAGE.glob("[!_]*")
     if path.suffix == ".py" or (path / "__init__.py").is_file()
 )
-# What goes beyond the main path of the pair: changed tiles, users' images, scenes, explanations.
+# What goes beyond the main path of the pair: changed tiles, users' images, scenes, explanations,
+# several machines, TensorBoard.
 BEYOND = ("corruptions", "outliers", "pixels", "image_files", "scenes", "attribution", "explorer")
-BEYOND += ("improvements",)
+BEYOND += ("workers", "board", "improvements")
 WINGS = ("data", "plots", "scenes", "improvements")
 
 
@@ -98,7 +99,7 @@ def test_rooms_stay_small():
     pair = [path for path in pair if path.name not in ("maps.py", "explanations.py")]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2752
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2740
     assert lines(files("improvements")) <= 1287
 
 
@@ -123,7 +124,7 @@ def test_public_names_are_few():
     beyond |= {n for room in BEYOND if room != "improvements" for n in public_names(room)}
     names = {name for room in ROOMS for name in public_names(room)} - beyond
     assert len(names) <= 59, sorted(names)
-    assert len(beyond) <= 18, sorted(beyond)
+    assert len(beyond) <= 26, sorted(beyond)
 
 
 def test_every_room_has_its_tests():

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from jupyter_client.manager import start_new_kernel
 
-from eurosat_helpers import data, devices, models, pipeline, progress, training
+from eurosat_helpers import data, devices, models, pipeline, precision, progress, training
 
 SMALL = {"stem_width": 4, "widths": (8,), "blocks": (1,)}
 STEPS = 3  # batches per epoch of `fit_small`
@@ -219,7 +219,7 @@ def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
     ways = [first + shares * (demo_tiles.images[other] - first) for other in others]
     images = np.rint(np.concatenate(ways)).astype(np.uint8)
     validation = dataclasses.replace(demo_tiles, images=images, labels=predicted(model, images))
-    with training._computing_in("mixed_bfloat16", model):
+    with precision.computing_in("mixed_bfloat16", model):
         assert 0 < (predicted(model, images) != validation.labels).sum() < 100
     history = fit_small(
         model, (train, validation), epochs=1, learning_rate=0.0, batch_size=50, policy=policy
@@ -227,17 +227,6 @@ def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
     assert history.val_accuracy[0] == 1
     assert (predicted(model, images) == validation.labels).all()
     assert {weight.dtype.name for weight in model.get_weights()} == {"float32"}
-
-
-def test_half_precision_is_for_the_inner_layers_and_only_for_a_while(parts):
-    model = build_small(parts)
-    names = "normalization", "stem-convolution", "stem-normalization", "stem-relu", "head-logits"
-    layers = [model.get_layer(name) for name in names]
-    with training._computing_in("mixed_float16", model):
-        dtypes = [layer.compute_dtype for layer in layers]
-        assert dtypes == ["float32", "float16", "float32", "float16", "float32"]
-        assert model.dtype_policy.name == "mixed_float16"  # from it Keras knows to scale the loss
-    assert {layer.compute_dtype for layer in (model, *model.layers)} == {"float32"}
 
 
 # --- class weights, arguments ---
