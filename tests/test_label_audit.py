@@ -1,0 +1,40 @@
+"""The audit of labels finds those that were changed, and keeps what a person has judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+
+@pytest.fixture
+def audit(monkeypatch, tmp_path):
+    pytest.importorskip("cleanlab", reason="needs cleanlab")
+    monkeypatch.chdir(tmp_path)
+    return runpy.run_path(str(PROJECT / "examples" / "label_audit.py"))
+
+
+def test_changed_labels_are_found_and_judgements_are_kept(audit, demo_tiles):
+    rng = np.random.default_rng(0)
+    logits = 4 * np.eye(10)[demo_tiles.labels] + rng.normal(0, 0.5, (len(demo_tiles), 10))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    changed = rng.permutation(len(demo_tiles))[:8]
+    labels = demo_tiles.labels.copy()
+    labels[changed] = (labels[changed] + 3) % 10
+    tiles = dataclasses.replace(demo_tiles, labels=labels)
+    table = audit["issues"](tiles, probabilities)
+    assert set(table.file) <= set(np.array(tiles.names)[changed])
+    assert len(table) >= 5  # the method estimates how many are wrong, and may leave some out
+    assert table.score.is_monotonic_increasing
+    right = pd.Series(demo_tiles.truth, index=demo_tiles.names)
+    assert (table.suggested.to_numpy() == right[table.file].to_numpy()).all()
+
+    audit["TABLE"].parent.mkdir()
+    table.loc[2, "judgement"] = "wrong"
+    table.to_csv(audit["TABLE"], index=False)
+    again = audit["issues"](tiles, probabilities)
+    pd.testing.assert_frame_equal(again, table)
