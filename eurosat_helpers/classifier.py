@@ -116,6 +116,10 @@ class Classifier:
             "TensorFlow": about["versions"]["tensorflow"],
             "date": about["date"],
         }
+        if elsewhere := about["scores"].get("new_places"):  # of a model trained apart from them
+            facts["accuracy on new places"] = (
+                f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
+            )
         corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
         if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
             facts["accuracy on changed tiles"] = (

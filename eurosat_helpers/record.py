@@ -40,6 +40,10 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
     rows = corrupted.values() if isinstance(corrupted, Mapping) else [corrupted]
     if not all(isinstance(row, Mapping) and isinstance(row.get("accuracy"), Real) for row in rows):
         raise ValueError("`scores.corrupted` must be a table with a column `accuracy`")
+    elsewhere = metadata["scores"].get("new_places", metadata["scores"]["test"])
+    found = elsewhere if isinstance(elsewhere, Mapping) else {}
+    if not isinstance(found.get("accuracy"), Real) or not isinstance(found.get("tiles"), int):
+        raise ValueError("`scores.new_places` must be scores, with `tiles` and `accuracy`")
     classes, tiles = metadata["class_names"], metadata["scores"]["test"]["tiles"]
     if not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"`class_names` must be at least one name. Received: {classes!r:.60}")

@@ -62,6 +62,7 @@ def fake(folder: Path, names=TEST_NAMES, **changes: object) -> Path:
         ({"scores": {"validation": SCORES}}, r"`scores\.test\.tiles` is missing"),
         ({"confidence_threshold": {}}, r"`confidence_threshold\.threshold` is missing"),
         ({"scores": {**METADATA["scores"], "corrupted": {"jpeg": 0.9}}}, r"`scores\.corrupted`"),
+        ({"scores": {**METADATA["scores"], "new_places": {"tiles": 4}}}, r"`scores\.new_places`"),
         ({"epochs": "3"}, r"`epochs` .* Received: '3'"),
         ({"class_names": "Forest"}, "`class_names` .* Received: 'Forest'"),
         ({"class_names": []}, r"`class_names` must be at least one name\. Received: \[\]"),
