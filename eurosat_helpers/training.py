@@ -17,6 +17,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
 from eurosat_helpers.data import Tiles
 
+NO_SETTINGS = ("model", "train", "validation", "log_dir", "checkpoint_dir")  # of `fit`
+
 
 def compile_model(
     model: keras.Model,
@@ -111,7 +113,7 @@ def fit(
         ValueError: If an argument is out of range, a checkpoint is damaged, or a new run would
             begin with a model that another run has trained.
     """
-    settings = dict(list(locals().items())[3:-2])  # without model, tiles and folders
+    settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")

@@ -385,3 +385,13 @@ def test_real_scenes(classifier, tmp_path):
     assert (dolomites.classes[-4:, -6:] == 1).mean() > 0.8  # the forest in the south-east
     with pytest.warns(UserWarning, match="Is an offset of 1000 left in"):
         scenes.classify(source, classifier, tmp_path / "map.tif", offset=0.0)
+
+
+def test_more_than_ten_classes_have_a_color_each():
+    names = [f"class {number}" for number in range(12)]
+    classes = np.arange(12).reshape(3, 4)
+    picture, ones = np.zeros((30, 40, 3), np.uint8), np.ones((3, 4))
+    figure = plots.scene_map(picture, classes, ones, ones < 0, names)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert len({patch.get_facecolor() for patch in legend.get_patches()}) == 12

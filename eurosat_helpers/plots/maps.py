@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
@@ -15,9 +16,12 @@ from matplotlib.ticker import PercentFormatter
 from eurosat_helpers.plots.style import STYLE
 
 # Of the ten classes of EuroSAT in their order. Ten are more than a color-blind reader can tell
-# apart by hue alone, so relatives differ in lightness.
+# apart by hue alone, so relatives differ in lightness. Further classes get those of Matplotlib.
 CLASS_COLORS = ("#F0E442", "#14532D", "#C5E1A5", "#BDBDBD", "#7B1FA2", "#66A61E", "#E69F00")
 CLASS_COLORS += ("#D32F2F", "#56B4E9", "#08306B")
+CLASS_COLORS += tuple(
+    to_hex(color) for name in ("tab20", "tab20b") for color in matplotlib.colormaps[name].colors
+)
 
 
 def scene_map(
@@ -37,7 +41,7 @@ def scene_map(
         classes: Number of the class per cell, `(rows, columns)`; 255 where there is no data.
         confidence: In 0-1, of the same shape.
         unfamiliar: Whether the class should not be used, bool of the same shape; hatched.
-        class_names: The name of each number, at most ten.
+        class_names: The name of each number, at most fifty.
         cell_metres: Width of a cell on the ground, for the scale bar; NaN draws none.
         title: The title of the figure.
     """
