@@ -63,13 +63,14 @@ class Scene:
                 raise ValueError(
                     f"`{file.name}` is damaged or incomplete: copy it again. {error}"
                 ) from error
-            numbers = layer.data.astype("float32")
+            numbers = layer.data
             valid = valid & ~np.ma.getmaskarray(layer) & np.isfinite(numbers)
             if self.nodata is not None:
                 valid &= numbers != self.nodata
-            layers.append(1 + (numbers * scale + offset) * (254 / WHITE))
-        grey = np.clip(np.rint(np.nan_to_num(np.stack(layers, axis=-1))), 1, 255)
-        return np.where(valid[..., None], grey, 0).astype(np.uint8), valid
+            layers.append(_grey(numbers, scale, offset))
+        grey = np.stack(layers, axis=-1)
+        grey[~valid] = 0
+        return grey, valid
 
     def identity(self) -> list[object]:
         """Describe what a result depends on: files, with their size and time, and numbers."""
@@ -119,3 +120,12 @@ class Scene:
                     f"{self.scale[0]:.4g} and the offset of {self.offset[0]:.4g} right for it?"
                 )
         return found
+
+
+def _grey(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:
+    """Turn digital numbers into grey levels, uint8 from 1 to 255."""
+    if numbers.dtype in (np.uint8, np.uint16):  # a table takes a fraction of the time
+        table = np.arange(np.iinfo(numbers.dtype).max + 1, dtype="float32")
+        return _grey(table, scale, offset)[numbers]
+    grey = 1 + (numbers.astype("float32") * scale + offset) * (254 / WHITE)
+    return np.clip(np.rint(np.nan_to_num(grey)), 1, 255).astype(np.uint8)

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +48,25 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
     run = hashlib.sha256(run.encode()).hexdigest()
     done = _resume(state_file, run, state)
     step, kept = max(1, BLOCK // len(columns)), time.monotonic()
-    with tqdm(total=len(rows) * len(columns), initial=done * len(columns), unit="window") as bar:
-        for begin in range(done, len(rows), step):
+
+    def read(begin: int) -> tuple[np.ndarray, np.ndarray]:
+        tops = rows[begin : begin + step]
+        return scene.read(Window(0, tops[0], width, tops[-1] + SIDE - tops[0]))
+
+    begins = range(done, len(rows), step)
+    with (
+        tqdm(total=len(rows) * len(columns), initial=done * len(columns), unit="window") as bar,
+        ThreadPoolExecutor(1) as reader,  # of the next strip, while this one is classified
+    ):
+        coming = [reader.submit(read, begin) for begin in begins[:1]]
+        for begin in begins:
+            grey, valid = coming.pop().result()
+            coming = [reader.submit(read, begin + step)] if begin + step in begins else []
             if time.monotonic() - kept > SECONDS:
                 np.savez(packed := io.BytesIO(), run=run, done=begin, **state)
                 files.write(state_file, packed.getbuffer())
                 kept = time.monotonic()
             tops = rows[begin : begin + step]
-            grey, valid = scene.read(Window(0, tops[0], width, tops[-1] + SIDE - tops[0]))
             first = tops[0] // stride
             touched = _per_cell(valid, tops[0], stride)
             state["has_data"][first : first + len(touched)] |= touched
@@ -66,7 +78,7 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
             ]
             if places:
                 windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in places]
-                answers = classifier.serve(np.stack(windows))
+                answers = classifier.serve(np.stack(windows), batch_size=BLOCK)
                 values = np.column_stack([answers["probabilities"], answers["unfamiliarity"]])
                 for (top, left), value in zip(places, values, strict=True):
                     covered = _covered(top, height, stride), _covered(left, width, stride)
