@@ -332,11 +332,11 @@ def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(
         class_names = classifier.class_names
 
         @staticmethod
-        def serve(images):
+        def serve(images, **options):
             served.append(len(images))
             if len(served) == 5:
                 raise KeyboardInterrupt
-            return classifier.serve(images)
+            return classifier.serve(images, **options)
 
     output = tmp_path / "map.tif"
     with pytest.raises(KeyboardInterrupt):
