@@ -117,9 +117,8 @@ class Classifier:
             "date": about["date"],
         }
         if elsewhere := about["scores"].get("new_places"):  # of a model trained apart from them
-            facts["accuracy on new places"] = (
-                f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
-            )
+            places = f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
+            facts["new places, trained apart"] = places
         corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
         if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
             facts["accuracy on changed tiles"] = (

@@ -90,6 +90,11 @@ def report(model: keras.Model, parts: tuple[data.Tiles, data.Tiles, data.Tiles])
         scores = evaluation.scores(test.labels[chosen], probabilities[chosen])
         row[part] = scores["accuracy"]
     row |= {key: scores[key] for key in ("accuracy_low", "accuracy_high", "calibration_error")}
+    threshold = calibration.confidence_threshold(
+        validation.labels, softmax(known / temperature, axis=1), accuracy=0.995
+    )["threshold"]
+    summary = evaluation.robustness(test.labels, {"all": probabilities}, threshold)
+    row |= summary.loc["all", ["sure", "right_when_sure"]].to_dict()
     some = data.sample(test, min(1000, len(test)), seed=0)
     right = [
         model.predict(corruptions.corrupt(some.images, name), verbose=0).argmax(axis=1)
