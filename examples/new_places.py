@@ -1,6 +1,6 @@
 """Train apart from the places of a test list, and measure what that costs.
 
-Run `python examples/new_places.py NAMES fine_tuned scratch taught` where the environment variable
+Run `python examples/new_places.py NAMES fine_tuned scratch` where the environment variable
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`, and NAMES is a file with the names
 of the test tiles, such as TorchGeo's `eurosat-spatial-test.txt`. Each model is kept as
 `results/models/places_....keras` and not trained again while it is there. An interrupted training
@@ -40,8 +40,6 @@ MODELS = Path("results/models")
 CHANGES = {"compressed": 0.25}  # and half of the tiles changed, as in training.ipynb
 RECIPE = {"batch_size": 128, "learning_rate": 0.003, "weight_decay": 0.05, "label_smoothing": 0.1}
 HEAD = {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
-# No smoothed labels: they hide which classes a tile is like (Müller et al., arXiv 1906.02629),
-# which is what a pupil learns from.
 FINE_TUNING = {"batch_size": 64, "learning_rate": 5e-4, "weight_decay": 0.05, "mixup": 0.2}
 
 
@@ -57,21 +55,13 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
     return model, pd.concat([head, history])
 
 
-def scratch(
-    train: data.Tiles, validation: data.Tiles, name: str = "scratch", **settings: object
-) -> tuple[keras.Model, pd.DataFrame]:
+def scratch(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
     """The network and recipe of training.ipynb, 30 epochs."""
     mean, variance = pipeline.channel_statistics(train)
     model = models.build_cnn(mean=mean, variance=variance, changed=0.5, seed=SEED)
-    settings = {"epochs": 30, "seed": SEED, **RECIPE, **CHANGES, **settings}
-    folder = f"checkpoints/places_{name}"
+    settings = {"epochs": 30, "seed": SEED, **RECIPE, **CHANGES}
+    folder = "checkpoints/places_scratch"
     return model, training.fit(model, train, validation, checkpoint_dir=folder, **settings)
-
-
-def taught(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
-    """The same on the answers of the fine-tuned network in place of the labels."""
-    teacher = MODELS / "places_fine_tuned.keras"
-    return scratch(train, validation, "taught", teacher=teacher, label_smoothing=0.0)
 
 
 def report(model: keras.Model, parts: tuple[data.Tiles, data.Tiles, data.Tiles]) -> pd.Series:
@@ -118,7 +108,7 @@ def _digest(name: str) -> int:
     return int(hashlib.sha256(name.rpartition("/")[2].encode()).hexdigest(), 16)
 
 
-EXPERIMENTS = {function.__name__: function for function in (fine_tuned, scratch, taught)}
+EXPERIMENTS = {function.__name__: function for function in (fine_tuned, scratch)}
 
 
 def main() -> None:
