@@ -21,9 +21,13 @@ def count() -> int:
     """Count the workers that the environment variable TF_CONFIG names, 1 without it.
 
     Raises:
-        ValueError: If it names other tasks than workers.
+        ValueError: If it is no JSON, or names other tasks than workers.
     """
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {"worker": [""]})
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = json.loads(text).get("cluster", {"worker": [""]})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"TF_CONFIG must be a JSON object. Received: {text!r:.60}") from error
     if set(cluster) != {"worker"}:
         raise ValueError(
             "TF_CONFIG must name tasks of the type `worker` only (the first is in charge). "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -115,8 +116,15 @@ def test_after_the_loss_of_a_worker_both_resume_and_end_as_if_nothing_had_happen
     assert_same(first, expected, rtol=0)
 
 
-def test_other_tasks_are_refused(monkeypatch):
-    cluster = {"worker": ["a:1"], "ps": ["b:1"]}
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster}))
-    with pytest.raises(ValueError, match=r"of the type `worker` only.*Received: ps, worker"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps({"cluster": {"worker": ["a:1"], "ps": ["b:1"]}}), "Received: ps, worker"),
+        ("{", "must be a JSON object. Received: '{'"),
+        ("[]", "must be a JSON object"),
+    ],
+)
+def test_other_tasks_and_other_texts_are_refused(monkeypatch, text, message):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=re.escape(message)):
         workers.count()
