@@ -115,6 +115,8 @@ class _AdamW(keras.optimizers.AdamW):
 
 def average_statistics(model: keras.Model) -> None:
     """Average what batch normalization has seen on each worker."""
+    if connect() is None:
+        return
     floats = [one for one in model.non_trainable_variables if one.dtype.startswith("float")]
     for variable, value in zip(floats, mean([one.value for one in floats]), strict=True):
         variable.assign(value)

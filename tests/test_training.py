@@ -236,7 +236,7 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
     train = demo_tiles[np.r_[0:40, 40:50, 80:84]]  # three classes, of 40, 10 and 4 tiles
     weights = {label: 54 / 3 / count for label, count in enumerate((40, 10, 4))}
     # With a learning rate of zero the loss of the epoch can be computed afterwards.
-    options = {"mixup": 1.0, "learning_rate": 0.0, "epochs": 1}
+    options = {"mixup": 1.0, "learning_rate": 0.0, "epochs": 1, "policy": "float32"}
     model = build_small((train,), l2=0, dropout=0)
     before = [variable.numpy() for variable in model.variables]
     loss = fit_small(model, (train, train), class_weight="balanced", **options).loss[0]
