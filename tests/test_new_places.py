@@ -1,0 +1,36 @@
+"""The report on new places: halves by the hash of the names, and the scores of both states."""
+
+from __future__ import annotations
+
+import hashlib
+import runpy
+import sys
+
+import pytest
+from conftest import PROJECT
+
+from eurosat_helpers import corruptions, data, models
+
+SCRIPT = str(PROJECT / "examples" / "new_places.py")
+
+
+def test_report_splits_the_test_tiles_by_the_hash_of_their_names(demo_tiles, monkeypatch):
+    monkeypatch.setattr(corruptions, "CORRUPTIONS", {"darker": corruptions.CORRUPTIONS["darker"]})
+    parts = data.split(demo_tiles, validation_fraction=0.2)
+    size = {"stem_width": 4, "widths": (4,), "blocks": (1,)}
+    model = models.build_cnn(mean=[90] * 3, variance=[900] * 3, seed=0, **size)
+    row = runpy.run_path(SCRIPT)["report"](model, parts)
+    answers = model.predict(parts[2].images, verbose=0).argmax(axis=1) == parts[2].labels
+    even = [
+        hashlib.sha256(name.split("/")[1].encode()).hexdigest()[-1] in "02468ace"
+        for name in parts[2].names
+    ]
+    assert row["even half"] == pytest.approx(answers[even].mean())
+    assert row["all"] == pytest.approx(answers.mean())
+    assert 0 <= row["changed"] <= 1
+
+
+def test_names_of_the_trainings_are_required(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["new_places.py", "names.txt", "something"])
+    with pytest.raises(SystemExit, match="one or more of fine_tuned, scratch"):
+        runpy.run_path(SCRIPT, run_name="__main__")
