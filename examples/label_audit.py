@@ -8,8 +8,9 @@ Five networks, each fine-tuned on four fifths of the tiles (MobileNet 0.75 with 
 4 epochs), give the probabilities of the other fifth. Confident learning (Northcutt et al., arXiv
 1911.00068) compares them with the labels. The result is `docs/label_issues.csv`, the least likely
 label first: file, label, suggested label, score (probability of the given label, 0 to 1), and
-`judgement`, which a person writes after a look at the tile and which is kept when the audit runs
-again. `docs/label_issues.png` shows the first 100.
+`judgement`, which is written after a look at the tile and kept when the audit runs again: "wrong"
+(the suggested label fits, the given one does not), "right" (the other way round), or "unclear"
+(both fit, or neither). `docs/label_issues.png` shows the first 100.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ from cleanlab.rank import get_label_quality_scores
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
-from eurosat_helpers import calibration, data, devices, evaluation, files, pipeline, plots, training
+from eurosat_helpers import (
+    artifact,
+    calibration,
+    data,
+    devices,
+    evaluation,
+    files,
+    pipeline,
+    plots,
+    training,
+)
 from eurosat_helpers.improvements import bases, transfer
 
 SEED, FOLDS, SHOWN = 0, 5, 100
@@ -82,6 +93,26 @@ def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
     return table
 
 
+def cleaned(tiles: data.Tiles, table: pd.DataFrame) -> pd.DataFrame:
+    """Score the shipped model on its test tiles with the labels as given, and cleaned."""
+    classifier = artifact.load("saved_model/eurosat_cnn")
+    test = data.select(tiles, classifier.test_names)
+    probabilities = classifier.predict(test.images)
+    flagged = np.isin(test.names, table.file)
+    wrong = table[table.judgement == "wrong"].set_index("file").suggested
+    truth = pd.Series(test.names).map(wrong).fillna(pd.Series(test.truth))
+    corrected = truth.map({name: label for label, name in enumerate(tiles.class_names)}).to_numpy()
+    return pd.DataFrame(
+        {
+            "as given": evaluation.scores(test.labels, probabilities),
+            "wrong ones corrected": evaluation.scores(corrected, probabilities),
+            "without all that are flagged": evaluation.scores(
+                test.labels[~flagged], probabilities[~flagged]
+            ),
+        }
+    ).T
+
+
 def main() -> None:
     """Audit all labels, print what was found, and write the table and the picture."""
     os.chdir(Path(__file__).resolve().parent.parent)  # the paths are those of the project
@@ -101,6 +132,8 @@ def main() -> None:
     files.write(TABLE, table.to_csv(index=False).encode())
     counts = pd.crosstab(table.label, table.suggested, margins=True)
     print(f"{len(table)} labels of {len(tiles):,} look wrong:\n{counts.to_string()}")
+    print(pd.crosstab(table.judgement[:SHOWN], "labels").to_string())
+    print(cleaned(tiles, table).round(4).to_string())
     first = data.select(tiles, table.file[:SHOWN])
     titles = (table.label + "\n→ " + table.suggested)[:SHOWN]
     title = f"The {SHOWN} labels of EuroSAT RGB that look most wrong, given → suggested"
