@@ -5,12 +5,13 @@ EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about 40 minutes on 2 cores
 done are not computed again.
 
 Five networks, each fine-tuned on four fifths of the tiles (MobileNet 0.75 with ImageNet weights,
-4 epochs), give the probabilities of the other fifth. Confident learning (Northcutt et al., arXiv
-1911.00068) compares them with the labels. The result is `docs/label_issues.csv`, the least likely
-label first: file, label, suggested label, score (probability of the given label, 0 to 1), and
-`judgement`, which is written after a look at the tile and kept when the audit runs again: "wrong"
-(the suggested label fits, the given one does not), "right" (the other way round), or "unclear"
-(both fit, or neither). `docs/label_issues.png` shows the first 100.
+4 epochs), give the probabilities of the other fifth. `docs/label_issues.csv` lists the tiles whose
+likeliest class is not their label, the least likely label first: file, label, suggested label,
+score (probability of the given label, 0 to 1), whether confident learning (Northcutt et al., arXiv
+1911.00068) flags it as wrong, and `judgement`, which is written after a look at the tile and kept
+when the audit runs again: "wrong" (the suggested label fits, the given one does not), "right" (the
+other way round), or "unclear" (both fit, or neither, or the picture does not tell).
+`docs/label_issues.png` shows the first 100.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import keras
 import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
@@ -77,15 +77,16 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
 
 
 def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
-    """Make the table of labels that confident learning flags, the least likely first."""
-    scores = get_label_quality_scores(tiles.labels, probabilities)
-    flagged = find_label_issues(
-        tiles.labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1
+    """Make the table of labels that the networks contradict, the least likely first."""
+    ranked = {"return_indices_ranked_by": "self_confidence", "n_jobs": 1}
+    other = find_label_issues(
+        tiles.labels, probabilities, filter_by="predicted_neq_given", **ranked
     )
-    names = np.array(tiles.class_names)
-    table = pd.DataFrame({"file": np.array(tiles.names)[flagged], "label": tiles.truth[flagged]})
-    table["suggested"] = names[probabilities[flagged].argmax(axis=1)]
-    table["score"] = scores[flagged].round(6)
+    names, given = np.array(tiles.class_names), tiles.labels[other]
+    table = pd.DataFrame({"file": np.array(tiles.names)[other], "label": names[given]})
+    table["suggested"] = names[probabilities[other].argmax(axis=1)]
+    table["score"] = probabilities[other, given].round(6)
+    table["flagged"] = np.isin(other, find_label_issues(tiles.labels, probabilities, **ranked))
     table["judgement"] = ""
     if TABLE.exists():
         known = pd.read_csv(TABLE, keep_default_na=False).set_index("file").judgement
@@ -98,7 +99,7 @@ def cleaned(tiles: data.Tiles, table: pd.DataFrame) -> pd.DataFrame:
     classifier = artifact.load("saved_model/eurosat_cnn")
     test = data.select(tiles, classifier.test_names)
     probabilities = classifier.predict(test.images)
-    flagged = np.isin(test.names, table.file)
+    flagged = np.isin(test.names, table.file[table.flagged])
     wrong = table[table.judgement == "wrong"].set_index("file").suggested
     truth = pd.Series(test.names).map(wrong).fillna(pd.Series(test.truth))
     corrected = truth.map({name: label for label, name in enumerate(tiles.class_names)}).to_numpy()
@@ -130,14 +131,18 @@ def main() -> None:
     print(pd.Series(evaluation.scores(tiles.labels, probabilities)).to_string())
     table = issues(tiles, probabilities)
     files.write(TABLE, table.to_csv(index=False).encode())
-    counts = pd.crosstab(table.label, table.suggested, margins=True)
-    print(f"{len(table)} labels of {len(tiles):,} look wrong:\n{counts.to_string()}")
+    counts = pd.crosstab(table.label[table.flagged], table.suggested[table.flagged], margins=True)
+    print(f"{len(table)} answers differ, {table.flagged.sum()} of them are flagged:")
+    print(counts.to_string())
     print(pd.crosstab(table.judgement[:SHOWN], "labels").to_string())
     print(cleaned(tiles, table).round(4).to_string())
     first = data.select(tiles, table.file[:SHOWN])
-    titles = (table.label + "\n→ " + table.suggested)[:SHOWN]
-    title = f"The {SHOWN} labels of EuroSAT RGB that look most wrong, given → suggested"
-    figure = plots.tile_grid(first.images, list(titles), columns=10, title=title)
+    sign = table.judgement.map({"wrong": "✗ ", "right": "✓ ", "unclear": "? ", "": ""})
+    titles = (sign + table.label + "\n→ " + table.suggested)[:SHOWN]
+    titles = titles.str.replace("HerbaceousVegetation", "Herbaceous")
+    title = f"The {SHOWN} least likely labels of EuroSAT RGB, given → suggested; after a look at "
+    title += "the picture:\n✗ the given one is wrong, ✓ it is right, ? the picture does not tell"
+    figure = plots.tile_grid(first.images, list(titles), columns=8, title=title)
     figure.savefig("docs/label_issues.png")
 
 
