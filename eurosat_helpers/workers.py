@@ -127,4 +127,4 @@ def adamw(
 ) -> keras.optimizers.Optimizer:
     """Make Keras' AdamW; with other workers, it averages the gradients first."""
     kind = keras.optimizers.AdamW if connect() is None else _AdamW
-    return kind(learning_rate, weight_decay=weight_decay)
+    return kind(learning_rate, weight_decay=weight_decay, name="adamw")  # no name may begin with _
