@@ -36,13 +36,13 @@ def in_keras() -> Callable[[], object]:
 
     images, labels = batch()
     model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, seed=0)
-    context = precision.computing_in(devices.precision(), model)
-    context.__enter__()  # for as long as this process lives
     training.compile_model(model, 1000, 100, 0.003, 0.05, 0.1)
     batches = tf.data.Dataset.from_tensors((images, tf.one_hot(labels, 10))).repeat()
     batches = iter(batches.prefetch(2))
-    step = model.make_train_function()  # what `fit` calls for each batch
-    return lambda: step(batches)
+    with precision.computing_in(devices.precision(), model):
+        model.make_train_function()  # what `fit` calls for each batch
+        model.train_function(batches)  # the first call fixes the number formats
+    return lambda: model.train_function(batches)
 
 
 def in_pytorch(*, compiled: bool) -> Callable[[], object]:
