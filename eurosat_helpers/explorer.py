@@ -33,7 +33,9 @@ class _FileInput(anywidget.AnyWidget):
         const input = document.createElement("input");
         Object.assign(input, { type: "file", multiple: true, title: "choose, or drop files here" });
         input.addEventListener("change", async () => {
-            for (const file of input.files)
+            const files = [...input.files];
+            input.value = "";  // so that the same file can be chosen again
+            for (const file of files)
                 model.send({ name: file.name }, undefined, [await file.arrayBuffer()]);
         });
         el.append(input);

@@ -130,6 +130,8 @@ def fit(
         if settings[name] is not None:
             settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
     policy = policy or devices.precision()
+    if policy == "mixed_float16" and workers.count() > 1:  # one that skips a step hangs all
+        raise ValueError("`policy` must be float32 or mixed_bfloat16 with several workers.")
     run = None
     if checkpoint_dir is not None:
         settings |= {"class_weight": class_weight, "policy": policy}

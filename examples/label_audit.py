@@ -89,8 +89,11 @@ def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
     table["flagged"] = np.isin(other, find_label_issues(tiles.labels, probabilities, **ranked))
     table["judgement"] = ""
     if TABLE.exists():
-        known = pd.read_csv(TABLE, keep_default_na=False).set_index("file").judgement
-        table["judgement"] = table.file.map(known).fillna("")
+        # A judgement is of two labels: it does not hold for another suggestion.
+        keys = ["file", "label", "suggested"]
+        known = pd.read_csv(TABLE, keep_default_na=False)[[*keys, "judgement"]]
+        table = table.drop(columns="judgement").merge(known, "left", on=keys)
+        table["judgement"] = table.judgement.fillna("")
     return table
 
 

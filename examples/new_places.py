@@ -112,7 +112,7 @@ EXPERIMENTS = {function.__name__: function for function in (fine_tuned, scratch)
 
 
 def main() -> None:
-    """Train the models that are named and not there yet, and compare all that are there."""
+    """Train the models that are named and not there yet, and compare them."""
     names = sys.argv[2:]
     if not names or set(names) - set(EXPERIMENTS):
         sys.exit(f"Give a file of names, then one or more of {', '.join(EXPERIMENTS)}.")
@@ -121,9 +121,9 @@ def main() -> None:
     MODELS.mkdir(parents=True, exist_ok=True)
     strategy = devices.set_up(seed=SEED)
     parts = data.split(data.load("EuroSAT"), test_names=test_names)
-    rows = {}
+    places, rows = _digest("\n".join(sorted(parts[2].names)).replace("/", " ")) % 10**6, {}
     for name in names:
-        file = MODELS / f"places_{name}.keras"
+        file = MODELS / f"places_{name}_{places:06}.keras"
         if not file.exists():
             with strategy.scope():
                 model, history = EXPERIMENTS[name](*parts[:2])
