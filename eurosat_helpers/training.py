@@ -136,8 +136,7 @@ def fit(
     if checkpoint_dir is not None:
         settings |= {"class_weight": class_weight, "policy": policy}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
-    steps = math.ceil(len(train) / batch_size)
-    strategy = model.distribute_strategy
+    steps, strategy = math.ceil(len(train) / batch_size), model.distribute_strategy
     with strategy.scope():
         log = progress.Epochs(
             model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
