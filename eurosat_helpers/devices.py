@@ -20,12 +20,12 @@ CPUINFO = Path("/proc/cpuinfo")  # Linux only (WSL 2 is one)
 def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
     """Seed every random generator, choose the devices to train on and print them in one line.
 
+    Where TF_CONFIG names several workers, they are connected, and each must have one device.
+
     Args:
         seed: Seed of Python, NumPy and TensorFlow.
         devices: Logical devices that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means
             every GPU, or the CPU.
-
-    Where TF_CONFIG names several workers, they are connected, and each must have one device.
 
     Returns:
         The strategy under whose `scope()` the model must be built.

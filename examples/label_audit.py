@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
+from experiments import BASE, logits
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
@@ -36,7 +37,6 @@ from eurosat_helpers import (
     devices,
     evaluation,
     files,
-    pipeline,
     plots,
     training,
 )
@@ -59,17 +59,13 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
         return np.load(file)
     validation = np.arange(len(others)) % 20 == 0
     train, validation = others[~validation], others[validation]
-    model = bases.build_transfer("MobileNet_0.75", seed=SEED + fold)
+    model = bases.build_transfer(BASE, seed=SEED + fold)
     transfer.fit_head(model, train, validation, seed=SEED + fold, **HEAD)
     transfer.unfreeze(model, fixed_statistics=False)
     folder = f"checkpoints/label_audit_{fold}"
     training.fit(model, train, validation, seed=SEED + fold, checkpoint_dir=folder, **FINE_TUNING)
-    logits = [
-        model.predict(pipeline.dataset(part, batch_size=250), verbose=0)
-        for part in (validation, tiles)
-    ]
-    temperature = calibration.fit_temperature(validation.labels, logits[0])
-    probabilities = softmax(logits[1] / temperature, axis=1)
+    temperature = calibration.fit_temperature(validation.labels, logits(model, validation))
+    probabilities = softmax(logits(model, tiles) / temperature, axis=1)
     np.save(packed := io.BytesIO(), probabilities)
     files.write(file, packed.getbuffer())
     keras.utils.clear_session()
@@ -87,14 +83,12 @@ def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
     table["suggested"] = names[probabilities[other].argmax(axis=1)]
     table["score"] = probabilities[other, given].round(6)
     table["flagged"] = np.isin(other, find_label_issues(tiles.labels, probabilities, **ranked))
-    table["judgement"] = ""
-    if TABLE.exists():
-        # A judgement is of two labels: it does not hold for another suggestion.
-        keys = ["file", "label", "suggested"]
-        known = pd.read_csv(TABLE, keep_default_na=False)[[*keys, "judgement"]]
-        table = table.drop(columns="judgement").merge(known, "left", on=keys)
-        table["judgement"] = table.judgement.fillna("")
-    return table
+    if not TABLE.exists():
+        return table.assign(judgement="")
+    # A judgement is of two labels: it does not hold for another suggestion.
+    keys = ["file", "label", "suggested"]
+    known = pd.read_csv(TABLE, keep_default_na=False)[[*keys, "judgement"]]
+    return table.merge(known, "left", on=keys).fillna({"judgement": ""})
 
 
 def cleaned(tiles: data.Tiles, table: pd.DataFrame) -> pd.DataFrame:

@@ -20,35 +20,23 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+from experiments import BASE, FINE_TUNING, HEAD, MODELS, RECIPE, SEED, Parts, cnn, logits
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from eurosat_helpers import (
-    calibration,
-    corruptions,
-    data,
-    devices,
-    evaluation,
-    models,
-    pipeline,
-    training,
-)
+from eurosat_helpers import calibration, corruptions, data, devices, evaluation, training
 from eurosat_helpers.improvements import bases, transfer
 
-SEED = 1
-MODELS = Path("results/models")
-CHANGES = {"compressed": 0.25}  # and half of the tiles changed, as in training.ipynb
-RECIPE = {"batch_size": 128, "learning_rate": 0.003, "weight_decay": 0.05, "label_smoothing": 0.1}
-HEAD = {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "label_smoothing": 0.1}
-FINE_TUNING = {"batch_size": 64, "learning_rate": 5e-4, "weight_decay": 0.05, "mixup": 0.2}
+CHANGED, COMPRESSED = 0.5, 0.25  # shares of the tiles, as in training.ipynb
 
 
 def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
     """MobileNet 0.75 with ImageNet weights: its head for 8 epochs, then all of it for 12."""
-    model = bases.build_transfer("MobileNet_0.75", changed=0.5, seed=SEED)
+    model = bases.build_transfer(BASE, changed=CHANGED, seed=SEED)
     head = transfer.fit_head(model, train, validation, epochs=8, seed=SEED, **HEAD)
     transfer.unfreeze(model, fixed_statistics=False)
-    settings = {"epochs": 12, "seed": SEED, **FINE_TUNING, **CHANGES}
+    settings = {"epochs": 12, "seed": SEED, "compressed": COMPRESSED, **FINE_TUNING}
+    settings |= {"mixup": 0.2, "label_smoothing": 0.0}
     history = training.fit(
         model, train, validation, checkpoint_dir="checkpoints/places_fine_tuned", **settings
     )
@@ -57,23 +45,18 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
 
 def scratch(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
     """The network and recipe of training.ipynb, 30 epochs."""
-    mean, variance = pipeline.channel_statistics(train)
-    model = models.build_cnn(mean=mean, variance=variance, changed=0.5, seed=SEED)
-    settings = {"epochs": 30, "seed": SEED, **RECIPE, **CHANGES}
+    model = cnn(train, changed=CHANGED)
+    settings = {"epochs": 30, "seed": SEED, "compressed": COMPRESSED, **RECIPE}
     folder = "checkpoints/places_scratch"
     return model, training.fit(model, train, validation, checkpoint_dir=folder, **settings)
 
 
-def report(model: keras.Model, parts: tuple[data.Tiles, data.Tiles, data.Tiles]) -> pd.Series:
+def report(model: keras.Model, parts: Parts) -> pd.Series:
     """Calibrate a model on validation; measure it on the test places, as they are and changed."""
     _, validation, test = parts
-
-    def logits(tiles: data.Tiles) -> np.ndarray:
-        return model.predict(pipeline.dataset(tiles, batch_size=250), verbose=0)
-
-    known = logits(validation)
+    known = logits(model, validation)
     temperature = calibration.fit_temperature(validation.labels, known)
-    probabilities = softmax(logits(test) / temperature, axis=1)
+    probabilities = softmax(logits(model, test) / temperature, axis=1)
     row = {"validation": (known.argmax(axis=1) == validation.labels).mean()}
     even = np.array([_digest(name) % 2 == 0 for name in test.names])
     for part, chosen in (("even half", even), ("odd half", ~even), ("all", even | ~even)):
@@ -120,13 +103,13 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parent.parent)  # the paths are those of the project
     MODELS.mkdir(parents=True, exist_ok=True)
     strategy = devices.set_up(seed=SEED)
-    parts = data.split(data.load("EuroSAT"), test_names=test_names)
-    places, rows = _digest("\n".join(sorted(parts[2].names)).replace("/", " ")) % 10**6, {}
+    parts = Parts(*data.split(data.load("EuroSAT"), test_names=test_names))
+    places, rows = _digest("\n".join(sorted(parts.test.names)).replace("/", " ")) % 10**6, {}
     for name in names:
         file = MODELS / f"places_{name}_{places:06}.keras"
         if not file.exists():
             with strategy.scope():
-                model, history = EXPERIMENTS[name](*parts[:2])
+                model, history = EXPERIMENTS[name](parts.train, parts.validation)
             print(f"{name}: {history.seconds.sum() / 60:.1f} minutes")
             model.save(file)
         rows[name] = report(keras.saving.load_model(file, compile=False), parts)

@@ -15,6 +15,7 @@ from conftest import PROJECT
 def audit(monkeypatch, tmp_path):
     pytest.importorskip("cleanlab", reason="needs cleanlab")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(PROJECT / "examples"))
     return runpy.run_path(str(PROJECT / "examples" / "label_audit.py"))
 
 

@@ -14,6 +14,11 @@ from eurosat_helpers import corruptions, data, models
 SCRIPT = str(PROJECT / "examples" / "new_places.py")
 
 
+@pytest.fixture(autouse=True)
+def beside_the_script(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROJECT / "examples"))
+
+
 def test_report_splits_the_test_tiles_by_the_hash_of_their_names(demo_tiles, monkeypatch):
     monkeypatch.setattr(corruptions, "CORRUPTIONS", {"darker": corruptions.CORRUPTIONS["darker"]})
     parts = data.split(demo_tiles, validation_fraction=0.2)
