@@ -60,7 +60,8 @@ class RandomAppearance(layers.Layer):
     training.
 
     Args:
-        share: Share of the images that are changed; the others stay as they are.
+        share: Share of each batch that is changed, rounded: its first images, since batches of the
+            training are shuffled. The others stay as they are, and cost nothing.
         seed: Seed of the draws; `None` takes one from Keras' global seed.
     """
 
@@ -80,6 +81,10 @@ class RandomAppearance(layers.Layer):
         if not training:
             return images
 
+        count = tf.shape(images)[0]
+        changed = tf.cast(tf.round(self.share * tf.cast(count, "float32")), "int32")
+        images, unchanged = images[:changed], images[changed:]
+
         def draw(low: float, high: float, channels: int = 1) -> tf.Tensor:
             shape = (ops.shape(images)[0], 1, 1, channels)
             return keras.random.uniform(shape, low, high, seed=self.seed_generator)
@@ -90,7 +95,6 @@ class RandomAppearance(layers.Layer):
         def field() -> tf.Tensor:
             return self._field(draw, images.shape[1])
 
-        changed = some(self.share)
         x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 3))
         x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 3) - 1)
         shade, veil = some(0.3) * draw(0, 0.5) * field(), some(0.3) * draw(0, 0.35) * field()
@@ -103,7 +107,7 @@ class RandomAppearance(layers.Layer):
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
         x += some(0.5) * draw(0, 8) * noise
         # In such tiles 0 stands for "no data".
-        return ops.where(changed > 0, ops.clip(x, 1, 255), images)
+        return ops.concatenate([ops.clip(x, 1, 255), unchanged])
 
     def _field(self, draw: Callable[..., tf.Tensor], side: int, knots: int = 4) -> tf.Tensor:
         """Draw smooth fields of 0 to 1, some with steep edges, `(batch, side, side, 1)`."""

@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
 from eurosat_helpers.data import Tiles
+from eurosat_helpers.muon import Muon
 
 NO_SETTINGS = ("model", "train", "validation", "log_dir", "checkpoint_dir")  # of `fit`
 
@@ -27,13 +28,14 @@ def compile_model(
     learning_rate: float,
     weight_decay: float,
     label_smoothing: float,
+    muon: bool = True,
 ) -> None:
     """Compile for `steps` batches as `fit` does; the arguments that both have are the same."""
     # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
     warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
     start = 0.0 if warmup else learning_rate
     schedule = keras.optimizers.schedules.CosineDecay(start, steps - warmup_steps, **warmup)
-    optimizer = workers.adamw(schedule, weight_decay)
+    optimizer = Muon(schedule, weight_decay=weight_decay, convolutions=muon)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
@@ -67,12 +69,13 @@ def fit(
     start_from: str | os.PathLike[str] | None = None,
     teacher: str | os.PathLike[str] | None = None,
     warmup_fraction: float = 0.15,
+    muon: bool = True,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
     log_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
-    """Train with AdamW, warm-up and cosine, and leave the model at its best weights.
+    """Train with Muon, warm-up and cosine, and leave the model at its best weights.
 
     The best weights are those of the epoch with the highest accuracy on `validation`, computed in
     float32 whatever `policy` is: the accuracy of the model that is saved.
@@ -95,6 +98,8 @@ def fit(
         teacher: `model.keras` of a network whose probabilities for a tile, before it is augmented,
             replace its label; `None` trains on the labels.
         warmup_fraction: Share of all batches over which the learning rate rises, 0 to below 1.
+        muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
+            for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
             whatever its number of tiles, as in scikit-learn.
         policy: Keras dtype policy to train in, `None` for `devices.precision`; the weights are
@@ -143,9 +148,8 @@ def fit(
         )
     with strategy.scope(), precision.computing_in(policy, model), log.interrupts_after_a_batch():
         total = epochs * steps
-        compile_model(
-            model, total, int(warmup_fraction * total), learning_rate, weight_decay, label_smoothing
-        )
+        rates = total, int(warmup_fraction * total), learning_rate, weight_decay
+        compile_model(model, *rates, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
         done = log.start()
         if done == epochs:

@@ -105,14 +105,6 @@ def _reduced(operation: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     return strategy.run(reduce)
 
 
-@keras.saving.register_keras_serializable(package="eurosat_helpers")
-class _AdamW(keras.optimizers.AdamW):
-    """Keras' AdamW on gradients that are averaged over the workers."""
-
-    def apply(self, grads: Sequence[tf.Tensor], trainable_variables: object = None) -> None:
-        super().apply(mean(grads), trainable_variables)
-
-
 def average_statistics(model: keras.Model) -> None:
     """Average what batch normalization has seen on each worker."""
     if connect() is None:
@@ -120,11 +112,3 @@ def average_statistics(model: keras.Model) -> None:
     floats = [one for one in model.non_trainable_variables if one.dtype.startswith("float")]
     for variable, value in zip(floats, mean([one.value for one in floats]), strict=True):
         variable.assign(value)
-
-
-def adamw(
-    learning_rate: keras.optimizers.schedules.LearningRateSchedule, weight_decay: float
-) -> keras.optimizers.Optimizer:
-    """Make Keras' AdamW; with other workers, it averages the gradients first."""
-    kind = keras.optimizers.AdamW if connect() is None else _AdamW
-    return kind(learning_rate, weight_decay=weight_decay, name="adamw")  # no name may begin with _

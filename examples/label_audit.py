@@ -46,6 +46,7 @@ SEED, FOLDS, SHOWN = 0, 5, 100
 RESULTS, TABLE = Path("results/label_audit"), Path("docs/label_issues.csv")
 HEAD = {"epochs": 6, "batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05}
 FINE_TUNING = {"epochs": 4, "batch_size": 64, "learning_rate": 5e-4, "weight_decay": 0.05}
+FINE_TUNING |= {"muon": False}
 
 
 def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.ndarray:
