@@ -81,7 +81,7 @@ def dataset(
         return images
 
     def batch(step: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        size = tf.size(index)
+        size, step = tf.size(index), step * worker[1] + worker[0]  # other draws for each worker
         padded = size + -size % (replicas * worker[1])
         position = tf.range(padded)[worker[0] :: worker[1]]
         index = tf.gather(index, position % size)

@@ -170,8 +170,9 @@ def fit(
                 worker=(workers.index(), workers.count()),
             )
             options = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps}
-            shown = [] if log_dir is None else [board.Board(log_dir, log, validation)]
-            model.fit(batches, callbacks=[log, *shown], shuffle=False, verbose=0, **options)
+            shown = log_dir is not None and workers.index() == 0
+            boards = [board.Board(log_dir, log, validation)] if shown else []
+            model.fit(batches, callbacks=[log, *boards], shuffle=False, verbose=0, **options)
         model.set_weights(log.best[1:])
     history = pd.DataFrame(log.rows, columns=progress.COLUMNS).astype({"epoch": int})
     seconds, kept = history.seconds.sum(), history.loc[history.val_accuracy.idxmax()]

@@ -69,7 +69,7 @@ def mean(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 def from_first(
     model: keras.Model, rows: np.ndarray, best: list[np.ndarray]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Give all workers the state of the first: the compiled model, history and best weights."""
+    """Give all workers the history, best weights and model of the first, but draws of their own."""
     if connect() is None:
         return rows, best
     (done,) = _of_first([np.array(len(rows))])
@@ -79,6 +79,9 @@ def from_first(
     rows, *arrays = _of_first([rows, *best, *(one.numpy() for one in state)])
     for variable, array in zip(state, arrays[len(best) :], strict=True):
         variable.assign(array)
+    for variable in model.non_trainable_variables:
+        if variable.path.endswith("seed_generator_state"):  # (seed, number of the draw)
+            variable.assign_add(np.array([index(), 0], variable.dtype))  # augments by it
     return rows, arrays[: len(best)]
 
 

@@ -38,6 +38,8 @@ history = training.fit(
     model, tiles[:150], tiles[150:], epochs=4, batch_size=20, learning_rate=0.01, seed=5,
     policy="float32", class_weight="balanced", checkpoint_dir=folder,
 )
+seeds = [int(one[0]) for one in model.non_trainable_variables if "seed" in one.path]
+print("seeds", *seeds)
 np.savez(out, *model.get_weights(), history=history.drop(columns="seconds").to_numpy())
 """
 
@@ -114,6 +116,9 @@ def test_after_the_loss_of_a_worker_both_resume_and_end_as_if_nothing_had_happen
     assert "Resuming after epoch" in (tmp_path / "resumed1.log").read_text()
     assert_same(first, second, rtol=0)
     assert_same(first, expected, rtol=0)
+    logs = [(tmp_path / f"resumed{index}.log").read_text() for index in (0, 1)]
+    draws = [re.search(r"seeds (\d+) (\d+)", log).groups() for log in logs]
+    assert [int(two) - int(one) for one, two in zip(*draws, strict=True)] == [1, 1]
 
 
 @pytest.mark.parametrize(
