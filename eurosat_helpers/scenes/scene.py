@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 WHITE = 0.275  # reflectance of grey level 255
@@ -53,23 +54,30 @@ class Scene:
         Raises:
             ValueError: If a file is damaged.
         """
-        layers, valid = [], True
+        layers, valid = [], None
         for file, band, scale, offset in zip(
             self.files, self.bands, self.scale, self.offset, strict=True
         ):
+            masked = MaskFlags.all_valid not in file.mask_flag_enums[band - 1]
             try:
-                layer = file.read(band, window=window, out_shape=shape, masked=True)
+                layer = file.read(band, window=window, out_shape=shape, masked=masked)
             except rasterio.errors.RasterioIOError as error:
                 raise ValueError(
                     f"`{file.name}` is damaged or incomplete: copy it again. {error}"
                 ) from error
-            numbers = layer.data
-            valid = valid & ~np.ma.getmaskarray(layer) & np.isfinite(numbers)
+            numbers = np.ma.getdata(layer)
+            # Each pass over all pixels takes time from the network, which is busy on all cores.
+            valid = np.ones(numbers.shape, bool) if valid is None else valid
+            if masked:
+                valid &= ~np.ma.getmaskarray(layer)
+            if numbers.dtype.kind == "f":
+                valid &= np.isfinite(numbers)
             if self.nodata is not None:
                 valid &= numbers != self.nodata
             layers.append(_grey(numbers, scale, offset))
         grey = np.stack(layers, axis=-1)
-        grey[~valid] = 0
+        if not valid.all():
+            grey[~valid] = 0
         return grey, valid
 
     def identity(self) -> list[object]:

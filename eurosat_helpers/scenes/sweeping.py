@@ -70,11 +70,12 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
             first = tops[0] // stride
             touched = _per_cell(valid, tops[0], stride)
             state["has_data"][first : first + len(touched)] |= touched
+            complete = valid.all()
             places = [
                 (top, left)
                 for top in tops
                 for left in columns
-                if valid[top - tops[0] :, left:][:SIDE, :SIDE].mean() >= 0.5
+                if complete or valid[top - tops[0] :, left:][:SIDE, :SIDE].mean() >= 0.5
             ]
             if places:
                 windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in places]
