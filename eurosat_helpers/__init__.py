@@ -21,7 +21,7 @@ if "TF_CPP_MIN_LOG_LEVEL" not in _os.environ:
         _notebook = _os.dup(2)
         _os.dup2(_server, 2)
         try:
-            import tensorflow as _tensorflow  # noqa: F401
+            import tensorflow as _tensorflow
         finally:
             _os.dup2(_notebook, 2)
             _os.close(_notebook)

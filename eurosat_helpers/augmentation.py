@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -37,9 +35,6 @@ class RandomSymmetry(layers.Layer):
         images = ops.where(chosen[0], ops.flip(images, axis=1), images)
         images = ops.where(chosen[1], ops.flip(images, axis=2), images)
         return ops.where(chosen[2], ops.transpose(images, (0, 2, 1, 3)), images)
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
 
     def get_config(self) -> dict:
         return {**super().get_config(), "seed": self.seed}
@@ -80,7 +75,6 @@ class RandomAppearance(layers.Layer):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         if not training:
             return images
-
         count = tf.shape(images)[0]
         changed = tf.cast(tf.round(self.share * tf.cast(count, "float32")), "int32")
         images, unchanged = images[:changed], images[changed:]
@@ -92,8 +86,12 @@ class RandomAppearance(layers.Layer):
         def some(share: float) -> tf.Tensor:
             return ops.cast(draw(0, 1) < share, "float32")
 
-        def field() -> tf.Tensor:
-            return self._field(draw, images.shape[1])
+        def field(knots: int = 4) -> tf.Tensor:  # smooth, 0 to 1, some with steep edges
+            position = np.linspace(0, knots - 1, images.shape[1])[:, None]
+            linear = np.maximum(0, 1 - np.abs(position - np.arange(knots))).astype("float32")
+            coarse = ops.reshape(draw(-1, 1, knots**2), (-1, knots, knots))
+            surface = ops.einsum("ri,nij,cj->nrc", linear, coarse, linear)[..., None]
+            return ops.clip(0.5 + draw(0.5, 2.5) * surface, 0, 1)
 
         x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 3))
         x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 3) - 1)
@@ -109,23 +107,12 @@ class RandomAppearance(layers.Layer):
         # In such tiles 0 stands for "no data".
         return ops.concatenate([ops.clip(x, 1, 255), unchanged])
 
-    def _field(self, draw: Callable[..., tf.Tensor], side: int, knots: int = 4) -> tf.Tensor:
-        """Draw smooth fields of 0 to 1, some with steep edges, `(batch, side, side, 1)`."""
-        position = np.linspace(0, knots - 1, side)[:, None]
-        linear = np.maximum(0, 1 - np.abs(position - np.arange(knots))).astype("float32")
-        coarse = ops.reshape(draw(-1, 1, knots**2), (-1, knots, knots))
-        field = ops.einsum("ri,nij,cj->nrc", linear, coarse, linear)[..., None]
-        return ops.clip(0.5 + draw(0.5, 2.5) * field, 0, 1)
-
     def _blurred(self, images: tf.Tensor) -> tf.Tensor:
         # Shifted sums take a third of the time of a depthwise convolution, forward only.
         side = images.shape[1]
         x = ops.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
         x = sum(weight * x[:, i : i + side] for i, weight in enumerate(self.BLUR))
         return sum(weight * x[:, :, i : i + side] for i, weight in enumerate(self.BLUR))
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
 
     def get_config(self) -> dict:
         return {**super().get_config(), "share": self.share, "seed": self.seed}

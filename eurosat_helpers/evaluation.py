@@ -1,8 +1,4 @@
-"""Predicted probabilities become scores and tables.
-
-Everywhere `labels` are integers in `[0, C)` of shape `(N,)`, and `probabilities` have shape
-`(N, C)` and rows that sum to one. Other values are a ValueError that says what was received.
-"""
+"""Predicted probabilities become scores and tables; `calibration` says what they must be."""
 
 from __future__ import annotations
 

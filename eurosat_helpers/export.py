@@ -27,12 +27,8 @@ def write(
     `unfamiliarity` `(N,)`. `serve_jpeg` turns the bytes of N JPEG or PNG images of 64x64 pixels
     into these, `label` and `confidence`; images that it cannot decode are an InvalidArgumentError.
 
-    Args:
-        model: Functional or sequential model from `images` to logits.
-        directory: Folder to write.
-        detector: Model from `images` to `unfamiliarity`; layers of `model` in it are computed once.
-        class_names: The C classes, in the order of the logits.
-        temperature: Divides the logits before the softmax.
+    The arguments are those of `artifact.save`; layers that `detector` shares with `model` are
+    computed once.
     """
     shared = detector.inputs[0] is model.inputs[0]
     unfamiliarity = detector.outputs[0] if shared else detector(model.inputs[0])

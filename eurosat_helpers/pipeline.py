@@ -118,13 +118,9 @@ def dataset(
 
 def _compressed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     encoded, quality = io.BytesIO(), int(rng.integers(30, 97))
-    settings = (
-        {"format": "JPEG", "subsampling": "4:4:4"},
-        {"format": "JPEG", "subsampling": "4:2:0"},
-        {"format": "WEBP"},
-    )[rng.integers(3)]
+    form, color = (("JPEG", "4:4:4"), ("JPEG", "4:2:0"), ("WEBP", None))[rng.integers(3)]
     pixels = np.rint(image).astype(np.uint8)
-    Image.fromarray(pixels).save(encoded, quality=quality, **settings)
+    Image.fromarray(pixels).save(encoded, form, quality=quality, subsampling=color)
     return np.asarray(Image.open(encoded).convert("RGB"))
 
 

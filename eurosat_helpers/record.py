@@ -52,11 +52,7 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
 
 
 def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, ...]]:
-    """Read the metadata and the names of the test tiles of a saved model.
-
-    Args:
-        directory: The folder.
-        tiles: Tiles that must have the model's classes and include the tiles of its test.
+    """Read metadata and names of the test tiles; with `tiles` (see `artifact.load`), check the fit.
 
     Raises:
         FileNotFoundError: If a file of the saved model is missing.

@@ -3,5 +3,3 @@
 from eurosat_helpers.data.loading import load
 from eurosat_helpers.data.splitting import sample, select, split
 from eurosat_helpers.data.tiles import CLASS_NAMES, IMAGE_SIZE, Tiles
-
-__all__ = ["CLASS_NAMES", "IMAGE_SIZE", "Tiles", "load", "sample", "select", "split"]

@@ -57,15 +57,7 @@ def stamp(source: Path) -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
-    """Open a folder or zip file with class folders, bare or below one of `ROOTS`.
-
-    Yields:
-        The size in bytes of each file by its path, "Class/file"; and a function that reads a path,
-        or raises ValueError if it is not a regular file.
-
-    Raises:
-        ValueError: If the zip file is damaged, or unsafe to unpack.
-    """
+    """Open class folders, bare or below one of `ROOTS`, as `searched` does; paths: "Class/file"."""
     if source.is_dir():
         folder = _root(source)
         yield {path: size for path, size, _ in stamp(source)}, lambda path: _read(folder / path)

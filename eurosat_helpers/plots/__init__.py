@@ -8,13 +8,3 @@ from eurosat_helpers.plots.charts import reliability_diagram, robustness
 from eurosat_helpers.plots.explanations import explanations
 from eurosat_helpers.plots.grids import prediction_grid, tile_grid
 from eurosat_helpers.plots.maps import CLASS_COLORS, scene_map
-
-__all__ = [
-    "CLASS_COLORS",
-    "explanations",
-    "prediction_grid",
-    "reliability_diagram",
-    "robustness",
-    "scene_map",
-    "tile_grid",
-]

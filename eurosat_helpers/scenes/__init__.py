@@ -4,5 +4,3 @@ from eurosat_helpers.scenes.catalog import fetch
 from eurosat_helpers.scenes.land_cover import LandCover
 from eurosat_helpers.scenes.mapping import classify
 from eurosat_helpers.scenes.web import web_map
-
-__all__ = ["LandCover", "classify", "fetch", "web_map"]
