@@ -1,8 +1,8 @@
 """Change the recipe of training.ipynb in one thing at a time, and train with three seeds each.
 
 Run `python -m tests.benchmarks.recipes` where the environment variable EUROSAT_ARCHIVE names
-EuroSAT.zip, or the zip lies in `EuroSAT/`; about half an hour on 2 cores. Each training is a short
-one, 8 epochs on 4,000 tiles, judged on the validation tiles as they are and on 500 of them under
+EuroSAT.zip, or the zip lies in `EuroSAT/`; a quarter of an hour on 2 cores. Each training is a short
+one, 6 epochs on 3,000 tiles, judged on the validation tiles as they are and on 500 of them under
 seven changes, three of which are no part of the training. No test tile is used.
 """
 
@@ -13,17 +13,16 @@ import pandas as pd
 
 from eurosat_helpers import corruptions, data, devices, models, pipeline, training
 
-RECIPE = {"epochs": 8, "batch_size": 128, "learning_rate": 0.01, "weight_decay": 0.05}
+RECIPE = {"epochs": 6, "batch_size": 128, "learning_rate": 0.01, "weight_decay": 0.05}
 RECIPE |= {"label_smoothing": 0.1, "compressed": 0.25}
-TILES, SEEDS = 4000, (1, 2, 3)
+TILES, SEEDS = 3000, (1, 2, 3)
 VARIANTS = {
     "AdamW, peak learning rate 0.003": {"muon": False, "learning_rate": 0.003},
     "AdamW, 0.01": {"muon": False},
     "Muon, 0.003": {"learning_rate": 0.003},
     "Muon, 0.01 (the recipe)": {},
-    "… 0.02": {"learning_rate": 0.02},
     "… batches of 256": {"batch_size": 256},
-    "… statistics of batch normalization that follow faster, momentum 0.9": {"momentum": 0.9},
+    "… batch normalization that forgets faster, momentum 0.9": {"momentum": 0.9},
 }
 CHANGES = ("jpeg", "webp", "sharpening", "haze removed", "gamma", "rotation", "shot noise")
 
