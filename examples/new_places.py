@@ -44,9 +44,10 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
 
 
 def scratch(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
-    """The network and recipe of training.ipynb, 30 epochs."""
+    """The network and recipe of training.ipynb."""
     model = cnn(train, changed=CHANGED)
-    settings = {"epochs": 30, "seed": SEED, "compressed": COMPRESSED, **RECIPE}
+    settings = {"epochs": 15, "seed": SEED, "compressed": COMPRESSED, **RECIPE}
+    settings |= {"learning_rate": 0.01, "muon": True}
     folder = "checkpoints/places_scratch"
     return model, training.fit(model, train, validation, checkpoint_dir=folder, **settings)
 
