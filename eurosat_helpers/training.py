@@ -39,9 +39,8 @@ def compile_model(
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    # XLA cannot sum over workers.
-    options = {"jit_compile": False} if workers.count() > 1 else {}
-    model.compile(optimizer, loss, metrics=["accuracy"], **options)
+    xla = "auto" if workers.count() == 1 else False  # it cannot sum over workers
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=xla)
 
 
 def _read(argument: str, file: str | os.PathLike[str], model: keras.Model) -> keras.Model:

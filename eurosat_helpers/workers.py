@@ -81,7 +81,7 @@ def from_first(
         variable.assign(array)
     for variable in model.non_trainable_variables:
         if variable.path.endswith("seed_generator_state"):  # (seed, number of the draw)
-            variable.assign_add(np.array([index(), 0], variable.dtype))  # augments by it
+            variable.assign_add(np.array([index(), 0], variable.dtype))  # of augmentation
     return rows, arrays[: len(best)]
 
 
