@@ -1,10 +1,11 @@
-"""Train apart from the places of a test list, and measure what that costs.
+"""Measure what other places than those of the training cost.
 
-Run `python examples/new_places.py NAMES fine_tuned scratch` where the environment variable
-EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`, and NAMES is a file with the names
-of the test tiles, such as TorchGeo's `eurosat-spatial-test.txt`. Each model is kept as
-`results/models/places_....keras` and not trained again while it is there. An interrupted training
-resumes.
+Run `python examples/new_places.py NAMES saved_model/places fine_tuned` where the environment
+variable EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. NAMES is a file with the
+names of the test tiles, such as TorchGeo's `eurosat-spatial-test.txt`. After it come folders of
+models that training.ipynb has saved with the same list (`split` with `test_names`), and
+`fine_tuned`, which is trained here: it is kept as `results/models/places_....keras` and not trained
+again while it is there. An interrupted training resumes.
 
 Choices may look at the tiles whose SHA-256 of the name ends in an even digit; the others are for
 one report at the end, and all of them for comparison with other projects.
@@ -20,11 +21,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from experiments import BASE, FINE_TUNING, HEAD, MODELS, RECIPE, SEED, Parts, cnn, logits
+from experiments import BASE, FINE_TUNING, HEAD, MODELS, SEED, Parts, logits
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from eurosat_helpers import calibration, corruptions, data, devices, evaluation, training
+from eurosat_helpers import artifact, calibration, corruptions, data, devices, evaluation, training
 from eurosat_helpers.improvements import bases, transfer
 
 CHANGED, COMPRESSED = 0.5, 0.25  # shares of the tiles, as in training.ipynb
@@ -41,15 +42,6 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
         model, train, validation, checkpoint_dir="checkpoints/places_fine_tuned", **settings
     )
     return model, pd.concat([head, history])
-
-
-def scratch(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, pd.DataFrame]:
-    """The network and recipe of training.ipynb."""
-    model = cnn(train, changed=CHANGED)
-    settings = {"epochs": 15, "seed": SEED, "compressed": COMPRESSED, **RECIPE}
-    settings |= {"learning_rate": 0.01, "muon": True}
-    folder = "checkpoints/places_scratch"
-    return model, training.fit(model, train, validation, checkpoint_dir=folder, **settings)
 
 
 def report(model: keras.Model, parts: Parts) -> pd.Series:
@@ -92,29 +84,39 @@ def _digest(name: str) -> int:
     return int(hashlib.sha256(name.rpartition("/")[2].encode()).hexdigest(), 16)
 
 
-EXPERIMENTS = {function.__name__: function for function in (fine_tuned, scratch)}
+def load(name: str, parts: Parts) -> keras.Model:
+    """Read a model that was tested on these places, or fine-tune one."""
+    if name != "fine_tuned":
+        tested = artifact.load(name).test_names
+        if set(tested) != set(parts.test.names):
+            sys.exit(f"`{name}` must be trained with `test_names` of this list. It was not.")
+        return keras.saving.load_model(Path(name) / "model.keras", compile=False)
+    places = _digest("\n".join(sorted(parts.test.names)).replace("/", " ")) % 10**6
+    file = MODELS / f"places_{name}_{places:06}.keras"
+    if not file.exists():
+        model, history = fine_tuned(parts.train, parts.validation)
+        print(f"{name}: {history.seconds.sum() / 60:.1f} minutes")
+        MODELS.mkdir(parents=True, exist_ok=True)
+        model.save(file)
+    return keras.saving.load_model(file, compile=False)
 
 
 def main() -> None:
-    """Train the models that are named and not there yet, and compare them."""
-    names = sys.argv[2:]
-    if not names or set(names) - set(EXPERIMENTS):
-        sys.exit(f"Give a file of names, then one or more of {', '.join(EXPERIMENTS)}.")
-    test_names = Path(sys.argv[1]).resolve()
+    """Measure the models that are named."""
+    if len(sys.argv) < 3:
+        sys.exit("Give a file of names, then folders of saved models or `fine_tuned`.")
+    test_names, *names = sys.argv[1:]
+    test_names = Path(test_names).resolve()
+    names = [name if name == "fine_tuned" else str(Path(name).resolve()) for name in names]
     os.chdir(Path(__file__).resolve().parent.parent)  # the paths are those of the project
-    MODELS.mkdir(parents=True, exist_ok=True)
     strategy = devices.set_up(seed=SEED)
     parts = Parts(*data.split(data.load("EuroSAT"), test_names=test_names))
-    places, rows = _digest("\n".join(sorted(parts.test.names)).replace("/", " ")) % 10**6, {}
+    rows = {}
     for name in names:
-        file = MODELS / f"places_{name}_{places:06}.keras"
-        if not file.exists():
-            with strategy.scope():
-                model, history = EXPERIMENTS[name](parts.train, parts.validation)
-            print(f"{name}: {history.seconds.sum() / 60:.1f} minutes")
-            model.save(file)
-        rows[name] = report(keras.saving.load_model(file, compile=False), parts)
-        print(rows[name].round(4).to_string(), flush=True)
+        with strategy.scope():
+            model = load(name, parts)
+        rows[Path(name).name] = report(model, parts)
+        print(rows[Path(name).name].round(4).to_string(), flush=True)
     print(pd.DataFrame(rows).T.round(4).to_string())
 
 

@@ -35,7 +35,14 @@ def test_report_splits_the_test_tiles_by_the_hash_of_their_names(demo_tiles, mon
     assert 0 <= row["changed"] <= 1
 
 
-def test_names_of_the_trainings_are_required(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["new_places.py", "names.txt", "something"])
-    with pytest.raises(SystemExit, match="one or more of fine_tuned, scratch"):
+def test_a_model_that_was_tested_elsewhere_is_refused(demo_tiles):
+    parts = data.split(demo_tiles, validation_fraction=0.2)
+    script = runpy.run_path(SCRIPT)
+    with pytest.raises(SystemExit, match=r"eurosat_cnn` must be trained with `test_names`"):
+        script["load"](str(PROJECT / "saved_model" / "eurosat_cnn"), script["Parts"](*parts))
+
+
+def test_models_must_be_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["new_places.py", "names.txt"])
+    with pytest.raises(SystemExit, match="folders of saved models or `fine_tuned`"):
         runpy.run_path(SCRIPT, run_name="__main__")
