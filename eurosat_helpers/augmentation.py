@@ -24,7 +24,6 @@ class RandomSymmetry(layers.Layer):
 
     def __init__(self, *, seed: int | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -35,9 +34,6 @@ class RandomSymmetry(layers.Layer):
         images = ops.where(chosen[0], ops.flip(images, axis=1), images)
         images = ops.where(chosen[1], ops.flip(images, axis=2), images)
         return ops.where(chosen[2], ops.transpose(images, (0, 2, 1, 3)), images)
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
@@ -69,7 +65,6 @@ class RandomAppearance(layers.Layer):
         if not 0 <= share <= 1:
             raise ValueError(f"`share` must be in [0, 1]. Received: {share}.")
         self.share = share
-        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -113,6 +108,3 @@ class RandomAppearance(layers.Layer):
         x = ops.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
         x = sum(weight * x[:, i : i + side] for i, weight in enumerate(self.BLUR))
         return sum(weight * x[:, :, i : i + side] for i, weight in enumerate(self.BLUR))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "share": self.share, "seed": self.seed}

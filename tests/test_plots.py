@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from eurosat_helpers import plots
@@ -166,3 +166,26 @@ def test_explanations_show_tile_maps_and_the_most_likely_classes_of_each_row():
     # The colors of both rows mean the same.
     limits = {row[1].images[-1].get_clim() for row in rows}
     assert limits == {(0, HEATS[:2].max())}
+
+
+# Full protanopia, deuteranopia and tritanopia on linear RGB (Machado, Oliveira and Fernandes 2009).
+EYES = {
+    "normal": np.eye(3),
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("eyes", EYES.values(), ids=EYES)
+def test_colors_of_the_classes_differ_for_every_reader(eyes):
+    rgb = np.array([to_rgb(color) for color in plots.CLASS_COLORS[:10]])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(eyes), 0, 1)
+    to_xyz = [[0.4339, 0.3762, 0.1899], [0.2127, 0.7152, 0.0722], [0.0178, 0.1095, 0.8727]]
+    xyz = np.cbrt(seen @ np.transpose(to_xyz))  # white is 1, 1, 1; its cube root serves CIELAB
+    xyz = np.where(xyz > 0.2069, xyz, 7.787 * xyz**3 + 16 / 116)
+    x, y, z = xyz.T
+    lab = np.stack([116 * y, 500 * (x - y), 200 * (y - z)], axis=1)
+    distances = np.linalg.norm(lab[:, None] - lab, axis=-1)[~np.eye(10, dtype=bool)]
+    assert distances.min() >= 29.5

@@ -16,12 +16,12 @@ def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
     """Draw `evaluation.robustness`: per row, how many are right, of all and of the sure answers."""
     figure, axes = draw_axes(8, 0.28 * len(table) + 1)
     table = table[::-1]
-    axes.plot(table["sure"], table.index, "|", color=GRAY, markersize=10, label="share sure")
+    axes.plot(table["sure"], table.index, "s", color=GRAY, markersize=5, label="share sure")
     axes.plot(table["accuracy"], table.index, "o", color=BLUE, label="accuracy")
     hollow = {"color": VERMILLION, "fillstyle": "none", "label": "accuracy of the sure answers"}
     axes.plot(table["right_when_sure"], table.index, "D", **hollow)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="share of the tiles, or of the sure answers")
     figure.suptitle(title)
     return figure

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eurosat_helpers.plots.style import GREEN, ORANGE, PURPLE, STYLE, VERMILLION, WIDTH
+from eurosat_helpers.plots.style import GREEN, PURPLE, STYLE, VERMILLION, WIDTH
 
 
 def tile_grid(
@@ -86,7 +86,7 @@ def prediction_grid(
             axes.title.set_color("black" if said == true else VERMILLION)
         unsure = threshold is not None and confidence < threshold
         if unlike or unsure:
-            text, color = ("unfamiliar", PURPLE) if unlike else ("unsure", ORANGE)
+            text, color = ("unfamiliar", PURPLE) if unlike else ("unsure", "white")
             box = {"facecolor": color, "edgecolor": "none", "pad": 2}
             axes.text(0.05, 0.05, text, transform=axes.transAxes, fontsize=8.5, bbox=box)
     return figure

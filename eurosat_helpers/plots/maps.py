@@ -15,10 +15,10 @@ from matplotlib.ticker import PercentFormatter
 
 from eurosat_helpers.plots.style import STYLE
 
-# Of the ten classes of EuroSAT in their order. Ten are more than a color-blind reader can tell
-# apart by hue alone, so relatives differ in lightness. Further classes get those of Matplotlib.
-CLASS_COLORS = ("#F0E442", "#14532D", "#C5E1A5", "#BDBDBD", "#7B1FA2", "#66A61E", "#E69F00")
-CLASS_COLORS += ("#D32F2F", "#56B4E9", "#08306B")
+# Of the ten classes of EuroSAT in their order. Any two differ by 30 or more (CIE 1976), for readers
+# with each kind of color blindness too (Machado et al. 2009). Further classes get Matplotlib's.
+CLASS_COLORS = ("#FFEE27", "#002518", "#C8FFC3", "#724D6D", "#D593C2", "#91A26D", "#E1840B")
+CLASS_COLORS += ("#B62018", "#359FFF", "#3037C3")
 CLASS_COLORS += tuple(
     to_hex(color) for name in ("tab20", "tab20b") for color in matplotlib.colormaps[name].colors
 )
