@@ -96,7 +96,6 @@ def save(
     }
     record.check(metadata, test.names)
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _held(directory) as (new, old):
         record.check_replaceable(directory)
@@ -148,6 +147,7 @@ def load(
     directory = Path(directory)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # in a read-only folder nobody replaces the model
+            directory.parent.stat()  # the lock would make a folder that is missing
             stack.enter_context(_held(directory))
         metadata, test_names = record.read(directory)
         if tiles is not None:

@@ -78,9 +78,10 @@ class Classifier:
         Raises:
             ValueError: If there is no image, or one is not as described; the message names it.
         """
+        received, encoded = type(encoded).__name__, list(encoded)
         kinds = sorted({type(item).__name__ for item in encoded})
         if kinds != ["bytes"]:
-            received = f"Received: {type(encoded).__name__} of {', '.join(kinds) or 'nothing'}"
+            received = f"Received: {received} of {', '.join(kinds) or 'nothing'}"
             raise ValueError(f"`encoded` must be a list of bytes, one or more images. {received}")
         rows = []
         for start in range(0, len(encoded), batch_size):
@@ -127,6 +128,8 @@ class Classifier:
 
 
 def _describe(encoded: bytes) -> str:
+    if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10":
+        return "PNG of 16 bits per value, not 8"
     with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
         # Reads the header only: a small file may claim gigabytes of pixels.
         image = PIL.Image.open(io.BytesIO(encoded))

@@ -84,9 +84,6 @@ def predictions_table(
         ValueError: If the lengths differ.
     """
     table = pd.DataFrame(probabilities, columns=list(class_names))
-    prediction, confidence = table.idxmax(axis=1), table.max(axis=1)
-    table.insert(0, "file", list(names))
-    table.insert(1, "truth", "" if truth is None else list(truth))
-    table.insert(2, "prediction", prediction)
-    table.insert(3, "confidence", confidence)
-    return table
+    about = {"file": list(names), "truth": [""] * len(table) if truth is None else list(truth)}
+    about |= {"prediction": table.idxmax(axis=1), "confidence": table.max(axis=1)}
+    return pd.DataFrame(about, index=table.index).join(table)

@@ -132,7 +132,7 @@ def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
     batch = tf.data.Dataset.from_tensors(blank).concatenate(images).batch(count + 1)
     positions, images = batch.get_single_element()
     bad = tf.sparse.to_dense(tf.sets.difference(tf.range(count)[None], positions[None, 1:]))[0]
-    message = "expected JPEG or PNG images of 64x64 pixels; these positions hold none:"
+    message = "expected 8-bit JPEG or PNG images of 64x64 pixels; these positions hold none:"
     checked = tf.debugging.Assert(tf.size(bad) == 0, [message, bad], summarize=20)
     with tf.control_dependencies([checked]):
         return tf.ensure_shape(images[1:], (None, *IMAGE_SHAPE))
@@ -140,12 +140,14 @@ def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The header first: a small file may claim gigabytes of pixels.
-    padded = tf.strings.join([encoded, bytes(24)])
+    padded = tf.strings.join([encoded, bytes(25)])
     png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
     # Width and height of a PNG image: two big-endian integers.
     size = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
     shape = tf.cond(png, lambda: size[::-1], lambda: tf.image.extract_jpeg_shape(encoded)[:2])
-    with tf.control_dependencies([tf.debugging.assert_equal(shape, IMAGE_SHAPE[:2])]):
+    deep = png & (tf.strings.substr(padded, 24, 1) == b"\x10")  # 16 bits would be cut to 8
+    header = tf.concat([shape, [tf.cast(deep, tf.int32)]], axis=0)
+    with tf.control_dependencies([tf.debugging.assert_equal(header, (*IMAGE_SHAPE[:2], 0))]):
         # Reads PNG too. The accurate transform gives the pixels that other decoders give.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return position, tf.ensure_shape(image, IMAGE_SHAPE)

@@ -58,10 +58,12 @@ def dataset(
         raise ValueError("`tiles` must hold at least one tile. Received: none.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
+    if not 0 <= compressed <= 1:
+        raise ValueError(f"`compressed` must be in [0, 1]. Received: {compressed}.")
     if (mixup or compressed) and shuffle_seed is None:
         raise ValueError("`mixup` and `compressed` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
-    known = class_weight or {}
+    truth, known = tf.constant(tiles.labels), class_weight or {}
     weight_of_class = np.array([known.get(label, 1) for label in range(classes)], np.float32)
 
     def order(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -70,9 +72,6 @@ def dataset(
         if shuffle_seed is not None:
             index = tf.random.experimental.stateless_shuffle(index, (shuffle_seed, epoch))
         return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
-
-    def take(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tiles.images[index], tiles.labels[index]
 
     def save_again(step: np.ndarray, images: np.ndarray) -> np.ndarray:
         rng, images = np.random.default_rng([shuffle_seed, int(step)]), images.copy()
@@ -86,11 +85,9 @@ def dataset(
         position = tf.range(padded)[worker[0] :: worker[1]]
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
-        types = tiles.images.dtype, tiles.labels.dtype
-        images, labels = tf.numpy_function(take, [index], types)
+        images = tf.numpy_function(tiles.images.__getitem__, [index], tiles.images.dtype)
         images.set_shape((None, *tiles.images.shape[1:]))
-        labels.set_shape((None,))
-        images, labels = tf.cast(images, tf.float32), tf.one_hot(labels, classes)
+        images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
         if teacher is not None:

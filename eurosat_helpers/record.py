@@ -90,11 +90,11 @@ def check_replaceable(directory: Path) -> None:
     Raises:
         FileExistsError: If there is anything else.
     """
-    inside = sorted(directory.rglob("*"))
+    inside = [path for path in directory.rglob("*") if ".ipynb_checkpoints" not in path.parts]
     try:
         if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
             raise ValueError("it is a link or a file.")
-        for path in inside:
+        for path in sorted(inside):
             name = path.relative_to(directory).as_posix()
             if path.is_symlink() or name not in FILES + MORE_FILES:
                 raise ValueError(f"it holds {name}.")

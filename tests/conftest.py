@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import hypothesis
@@ -49,6 +51,19 @@ def write_demo(folder: Path, tiles_per_class: int, *, seed: int = 0) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file, quality=95)
     return folder
+
+
+def deep_png() -> bytes:
+    """A PNG of 16-bit RGB, which Pillow reads but cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    rows = (b"\0" + bytes(64 * 6)) * 64
+    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
 
 
 @pytest.fixture(scope="session")

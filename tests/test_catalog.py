@@ -129,7 +129,8 @@ def fetch(local, file, **options):
 
 
 def test_least_cloudy_scene_that_contains_the_box_is_read_where_the_box_is(service, tmp_path):
-    found = fetch(service, tmp_path / "scene.tif")
+    service.items[0]["properties"]["eo:cloud_cover"] = None  # unknown is not clear
+    found = fetch(service, str(tmp_path / "scene.tif"))
     assert found[["scene", "date", "cloud cover"]].tolist() == ["clear", "2024-06-03", 3.5]
     assert service.asked["bbox"] == service.box
     assert service.asked["datetime"] == "2024-06-01T00:00:00Z/2024-06-30T23:59:59Z"
@@ -173,6 +174,13 @@ def test_words_of_newer_items_are_known(service, tmp_path):
         asset |= {"raster:scale": 0.0002, "raster:offset": -0.2}
     found = fetch(service, tmp_path / "scene.tif")
     assert (found["scale"], found["offset"]) == (0.0002, -0.2)
+
+
+def test_assets_of_other_names_are_refused(service, tmp_path):
+    assets = service.items[1]["assets"]
+    assets["B04"] = assets.pop("red")
+    with pytest.raises(ValueError, match=r"must have the assets red, green, blue\. Received: "):
+        fetch(service, tmp_path / "scene.tif")
 
 
 def test_item_without_a_scale_is_refused_and_nothing_is_written(service, tmp_path):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PROJECT
+from conftest import PROJECT, deep_png
 from PIL import Image
 from scipy.special import softmax
 
@@ -119,6 +119,7 @@ def claiming(encoded, side):
         (b"no image at all", "64x64 pixels. Received: 15 bytes that are no image or a damaged one"),
         (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
         (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
+        (deep_png(), "64x64 pixels. Received: PNG of 16 bits per value, not 8"),
         (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: TIFF, 64x64 pixels"),
         (encode(IMAGES[0], "GIF"), "64x64 pixels. Received: GIF, 64x64 pixels"),
         (encode(IMAGES[0][:32], "JPEG"), "64x64 pixels. Received: JPEG, 64x32 pixels"),

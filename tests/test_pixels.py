@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import deep_png
 from PIL import Image
 
 from eurosat_helpers import corruptions, data, pixels
@@ -78,21 +79,6 @@ def noise(shape: tuple[int, ...], dtype: str) -> np.ndarray:
 
 def animated() -> bytes:
     return encode(TILE, "TIFF", save_all=True, append_images=[TILE])
-
-
-def deep_png() -> bytes:
-    """A PNG of 16-bit RGB, which Pillow reads but cannot write."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-    rows = (b"\0" + bytes(64 * 6)) * 64
-    header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + content
 
 
 REFUSED = {

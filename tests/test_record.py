@@ -143,6 +143,8 @@ def test_only_a_complete_saved_model_or_nothing_is_replaceable(tmp_path):
     (model / "assets").mkdir()
     (model / "fingerprint.pb").touch()
     (model / ".DS_Store").touch()
+    (model / ".ipynb_checkpoints").mkdir()
+    (model / ".ipynb_checkpoints" / "metadata-checkpoint.json").touch()
     record.check_replaceable(model)
 
 

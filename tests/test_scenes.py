@@ -160,14 +160,21 @@ def test_reading_is_the_scaling_of_the_makers(tmp_path):
     grey, valid = opening.open_scene(file).read()
     # gdal_translate -scale 0 2750 1 255
     expected = np.clip(np.rint(1 + digital * (254 / 2750)), 1, 255)
+    expected[0, 0] = 0  # the digital number 0 stands for no data
     np.testing.assert_array_equal(grey, expected)
-    assert valid.all()
+    assert (~valid).sum() == 1
 
 
 def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
-    for name, white in (("T32_TCI.tif", 0.3558), ("T32_TCI_10m.tif", 0.2)):
-        scene = opening.open_scene(write(tmp_path / name, mosaic))
-        assert scene.said_by == "name"
+    (tmp_path / "L2A").mkdir()  # the folder of a user says nothing
+    for name, said_by, white in (
+        ("T32TQM_20240704T101559_TCI.tif", "name", 0.3558),
+        ("T32TQM_20240704T101559_TCI_10m.tif", "name", 0.2),
+        ("my_tci_l2a.tif", "name", 0.2),
+        ("TCI.tif", "assumed", 0.3558),
+    ):
+        scene = opening.open_scene(write(tmp_path / "L2A" / name, mosaic))
+        assert scene.said_by == said_by
         assert scene.scale[0] * 255 == pytest.approx(white)
 
 
@@ -201,13 +208,16 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
     files = [write(tmp_path / f"{b}.tif", mosaic[..., i]) for i, b in enumerate(bands)]
     four = np.dstack([mosaic[..., ::-1], mosaic[..., :1]])
     stack = write(tmp_path / "four.tif", four, descriptions=["B02", "B03", "B04", "B08"])
+    short = write(tmp_path / "three.tif", mosaic[..., ::-1], descriptions=["B2", "B3", "B4"])
     expected = np.maximum(mosaic, 1)
-    for source, options in ((files, {}), (stack, {}), (stack, {"bands": [3, 2, 1]})):
+    for source, options in ((files, {}), (stack, {}), (stack, {"bands": [3, 2, 1]}), (short, {})):
         grey, _ = opening.open_scene(source, **options, **GREY).read()
         np.testing.assert_array_equal(grey, expected)
+    with pytest.raises(ValueError, match=r"must be B04, B03, B02\. Received: .*B02.tif for B04"):
+        opening.open_scene(files[::-1], **GREY)
 
 
-@pytest.mark.parametrize("kind", ["value", "mask", "NaN"])
+@pytest.mark.parametrize("kind", ["value", "zero", "mask", "NaN"])
 def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
     pixels = mosaic.astype(np.float32) if kind == "NaN" else mosaic.copy()
     holes = np.zeros(pixels.shape[:2], bool)
@@ -216,8 +226,8 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
     if kind == "mask":
         options["mask"] = ~holes
     else:
-        pixels[holes] = np.nan if kind == "NaN" else 7
-        options |= {} if kind == "NaN" else {"nodata": 7}
+        pixels[holes] = {"NaN": np.nan, "value": 7, "zero": 0}[kind]
+        options |= {"nodata": 7} if kind == "value" else {}
         pixels[~holes] = np.maximum(pixels[~holes], 8)
     source = write(tmp_path / "scene.tif", pixels, **options)
     found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
@@ -242,6 +252,12 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
             GREY,
             r"55\.8 x 111 m on the ground",
         ),
+        (
+            {"crs": "EPSG:3857", "transform": Affine(10, 0, 9e5, 0, -10, 8_399_738)},  # 60° north
+            GREY,
+            "5 x 5 m on the ground",
+        ),
+        ({"crs": 'LOCAL_CS["mine"]'}, GREY, "no georeference"),
         ({}, {"scale": GREY["scale"], "offset": 0.1}, "Is an offset of 1000 left in"),
         ({}, {"scale": GREY["scale"], "offset": -0.3}, "reflect nothing"),
     ],
@@ -286,6 +302,14 @@ def test_what_makes_no_sense_is_refused(classifier, tmp_path, pixels, arguments,
     with pytest.raises(ValueError, match=message):
         scenes.classify(source, classifier, tmp_path / "map.tif", **{**GREY, **arguments})
     assert {path.name for path in tmp_path.iterdir()} <= {"scene.tif"}
+
+
+def test_map_never_replaces_its_scene(classifier, mosaic, tmp_path):
+    source = write(tmp_path / "scene.tif", mosaic)
+    before = source.read_bytes()
+    with pytest.raises(ValueError, match="`output` must be another file than `source`"):
+        scenes.classify(source, classifier, str(tmp_path / "." / "scene.tif"), **GREY)
+    assert source.read_bytes() == before
 
 
 def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_path):

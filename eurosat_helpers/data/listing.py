@@ -27,13 +27,14 @@ def searched(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], byt
 
     Raises:
         ValueError: If the zip file is damaged, or unsafe to unpack.
+        OSError: If a folder cannot be read.
     """
     if not source.is_dir():
         with _unpacked(source) as (sizes, read_file):
             yield {path: sizes[path] for path in sorted(sizes) if _is_file(path)}, read_file
         return
     sizes = {}
-    for folder, _, names in os.walk(source):
+    for folder, _, names in os.walk(source, onerror=_stop):
         for file in (Path(folder, name) for name in names):
             path = file.relative_to(source).as_posix()
             if _is_file(path):  # a link to nothing has the size of the link
@@ -84,6 +85,10 @@ def _unpacked(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], by
                 name = path.as_posix()
                 raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
         yield sizes, archive.read
+
+
+def _stop(error: OSError) -> None:
+    raise error  # `os.walk` would leave the folder out
 
 
 def _root(folder: Path) -> Path:

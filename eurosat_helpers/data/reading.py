@@ -48,9 +48,7 @@ def read(
         for path in paths:  # threads gain nothing: most of the time is spent in Python
             try:
                 if (size := sizes[path]) > _MAX_BYTES:
-                    raise ValueError(
-                        f"{size:,} bytes, more than the {_MAX_BYTES:,} that a tile may have"
-                    )
+                    raise ValueError(f"{size:,} bytes; a tile may have {_MAX_BYTES:,}")
                 images[len(names)] = _decode(read_file(path))
                 names.append(path)
             except Exception as error:  # damaged bytes fail in Pillow and `zipfile` as they may
@@ -74,6 +72,8 @@ def _decode(encoded: bytes) -> np.ndarray:
         raise ValueError("not a JPEG or PNG image") from None
     if (image.mode, image.size) != ("RGB", (IMAGE_SIZE, IMAGE_SIZE)):
         raise ValueError(f"{image.width}x{image.height} {image.mode}, not 64x64 RGB")
+    if image.format == "PNG" and encoded[24] == 16:  # Pillow would keep the upper 8 bits
+        raise ValueError("16 bits per value, not 8")
     return np.asarray(image)
 
 

@@ -51,7 +51,8 @@ def split(
             "`validation_fraction` and `test_fraction` must be above 0, and their sum below 1. "
             f"Received: {validation_fraction} and {test_fraction}"
         )
-    order = np.argsort([hashlib.sha256(f"{seed}/{n}".encode()).hexdigest() for n in tiles.names])
+    keys = [f"{seed}/{name}".encode(errors="surrogateescape") for name in tiles.names]
+    order = np.argsort([hashlib.sha256(key).hexdigest() for key in keys])
     for label, class_name in enumerate(tiles.class_names):
         members = order[tiles.labels[order] == label]
         part[members[: round(test_fraction * len(members))]] = 2

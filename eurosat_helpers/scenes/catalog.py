@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,9 +57,11 @@ def fetch(
         ValueError: If no scene of these days contains the box, or an item states no scale.
         ConnectionError: If the service or a file cannot be reached.
     """
-    west, south, east, north = box
+    output, (west, south, east, north) = Path(output), box
     if not (west < east and south < north):
         raise ValueError(f"`box` must be west, south, east, north in degrees. Received: {box}.")
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"`output` must end in .tif. Received: {output}.")
     try:
         search = Client.open(service).search(
             collections=[collection], bbox=list(box), datetime=dates, max_items=MOST
@@ -70,7 +73,8 @@ def fetch(
                 f"`box` must lie within one scene, with one in `dates`. Received: {list(box)}, "
                 f"{dates}; {len(items)} scenes touch it, and none contains it."
             )
-        item = min(inside, key=lambda one: one.properties.get("eo:cloud_cover", 100.0))
+        covers = [item.properties.get("eo:cloud_cover") for item in inside]
+        item = inside[np.argsort(np.array(covers, float))[0]]  # unknown ones last
         scale, offset = _numbers(item)  # before anything is transferred
         pixels, profile = _read(item, box)
     except (requests.RequestException, APIError, rasterio.errors.RasterioIOError) as error:
@@ -103,6 +107,9 @@ def _contains(outer: Sequence[float], inner: Sequence[float]) -> bool:
 
 def _numbers(item: pystac.Item) -> tuple[float, float]:
     """Read scale and offset of an item: of its bands, in the words of STAC 1.0 or 1.1."""
+    if not set(COLORS) <= set(item.assets):
+        names = f"Received: {', '.join(item.assets)}"
+        raise ValueError(f"`{item.id}` must have the assets {', '.join(COLORS)}. {names}.")
     about = item.assets[COLORS[0]].extra_fields
     first = (about.get("raster:bands") or about.get("bands") or [about])[0]
     scale = first.get("scale", first.get("raster:scale"))

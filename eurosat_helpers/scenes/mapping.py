@@ -44,7 +44,8 @@ def classify(
         source: See `opening.open_scene`.
         classifier: What `artifact.load` returned.
         output: Path of the map, ending in `.tif`; a map that is there is replaced.
-        stride: Pixels between windows, 1 to 64. The cost grows with 1 / stride².
+        stride: Pixels between windows, 1 to 64. The cost grows with 1 / stride², and so does the
+            memory of the map, 44 bytes per cell with ten classes.
         bands: See `opening.open_scene`.
         scale: See `opening.open_scene`.
         offset: See `opening.open_scene`.
@@ -64,10 +65,13 @@ def classify(
     output = Path(output)
     if not isinstance(stride, (int, np.integer)) or not 1 <= stride <= SIDE:
         raise ValueError(f"`stride` must be an integer from 1 to {SIDE}. Received: {stride!r}.")
+    stride = int(stride)
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset)
     first = scene.files[0]
+    if output.resolve() in [Path(file.name).resolve() for file in scene.files]:
+        raise ValueError(f"`output` must be another file than `source`. Received: {output}.")
     if min(first.shape) < SIDE:
         raise ValueError(
             f"`source` must have at least {SIDE} x {SIDE} pixels, one window. Received: "
@@ -103,6 +107,6 @@ def classify(
     }
     a, b, c, d, e, f = first.transform[:6]
     transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)
-    land_cover.write(result, tags, first.crs, transform)
+    land_cover.write(result, tags, first.crs if metres[0] > 0 else None, transform)
     state_file.unlink(missing_ok=True)
     return result

@@ -7,6 +7,7 @@ import re
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,11 @@ def open_scene(
         FileNotFoundError: If a file is missing.
         ValueError: If it is no such scene, or the arguments do not fit it.
     """
-    said_by, numbers, nodata = "tags", None, None
+    said_by, numbers = "tags", None
     if not isinstance(source, (list, tuple)):
         if Path(source).is_dir():
             source, numbers = _safe(Path(source))
-            said_by, nodata = "product", 0.0
+            said_by = "product"
         else:
             source = [source]
     files = [_open(path) for path in source]
@@ -59,6 +60,10 @@ def open_scene(
         chosen, files = _bands(files[0], bands), files * 3
     else:
         chosen = (1, 1, 1)
+        for path, band in zip(source, BANDS, strict=True):
+            named = re.search(r"(?:^|_)B(\d\d?|8A)(?=_|$)", Path(path).stem)
+            if named and named[1].zfill(2) != band[1:]:
+                raise ValueError(f"`source` must be B04, B03, B02. Received: {path} for {band}.")
         if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands:
             sizes = ", ".join(f"{file.height} x {file.width}" for file in files)
             raise ValueError(
@@ -70,7 +75,7 @@ def open_scene(
         scales = tuple(file.scales[band - 1] for file, band in pairs)
         numbers = scales, tuple(file.offsets[band - 1] for file, band in pairs)
         if numbers == ((1.0,) * 3, (0.0,) * 3):
-            said_by, nodata, *numbers = _assumed(files[0])
+            said_by, *numbers = _assumed(files[0])
     scales, offsets = numbers
     if scale is not None:
         # An assumed offset belongs to the assumed scale.
@@ -78,11 +83,16 @@ def open_scene(
         said_by, scales = "arguments", (scale,) * 3
     if offset is not None:
         offsets = (offset,) * 3
-    if not all(np.isfinite([*scales, *offsets])) or min(scales) <= 0:
+    numbers = [*scales, *offsets]
+    if not all(isinstance(n, Real) and np.isfinite(n) for n in numbers) or min(scales) <= 0:
         raise ValueError(
             "`scale` must be a positive number and `offset` a finite one. Received: "
-            f"{scales[0]} and {offsets[0]}."
+            f"{scales[0]!r} and {offsets[0]!r}."
         )
+    # Integer products keep 0 for "no data", and few of their copies say so.
+    integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
+    silent = all(file.nodatavals[0] is None for file in files)
+    nodata = 0.0 if integers and silent else None
     return Scene(tuple(files), chosen, scales, offsets, nodata, said_by)
 
 
@@ -102,7 +112,8 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
 
 def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, int, int]:
     if bands is None:
-        described = dict(zip(file.descriptions, file.indexes, strict=True))
+        names = [re.sub(r"^B(\d)$", r"B0\1", name or "") for name in file.descriptions]
+        described = dict(zip(names, file.indexes, strict=True))
         if set(BANDS) <= set(described):
             bands = [described[name] for name in BANDS]
         else:
@@ -116,17 +127,19 @@ def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[i
     return tuple(bands)
 
 
-def _assumed(
-    file: rasterio.DatasetReader,
-) -> tuple[str, float | None, tuple[float, ...], tuple[float, ...]]:
-    """Take scale, offset and no-data value from the name, else from the kind of the numbers."""
-    kind = np.dtype(file.dtypes[0])
-    if kind == np.uint8 and "TCI" in Path(file.name).stem:
-        level = "L2A" if re.search("L2A|TCI_10m", file.name) else "L1C"
-        return "name", 0.0, (TRUE_COLOR[level] / 255,) * 3, (0.0,) * 3
+def _assumed(file: rasterio.DatasetReader) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
+    """Take scale and offset from the name, else from the kind of the numbers."""
+    kind, path = np.dtype(file.dtypes[0]), Path(file.name)
+    if kind == np.uint8 and "TCI" in path.stem.upper():
+        names = [path.stem, *(name for name in path.parts if name.upper().endswith(".SAFE"))]
+        level = re.search(r"L1C|L2A|TCI_10M", " ".join(names).upper())
+        # Products of level 1C name theirs T32TQM_20240704T101559_TCI.
+        standard = re.fullmatch(r"T\w{5}_\d{8}T\d{6}_TCI", path.stem)
+        white = TRUE_COLOR["L2A" if level and level[0] != "L1C" else "L1C"]
+        return "name" if level or standard else "assumed", (white / 255,) * 3, (0.0,) * 3
     if kind == np.uint8:  # EuroSAT's own grey levels
-        return "assumed", None, (WHITE / 254,) * 3, (-WHITE / 254,) * 3
-    return "assumed", None, (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
+        return "assumed", (WHITE / 254,) * 3, (-WHITE / 254,) * 3
+    return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
 
 
 def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]]]:
@@ -143,13 +156,17 @@ def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[floa
             f"{[len(paths) for paths in found]} of them."
         )
     values: dict[str, float] = {}
-    for element in ET.parse(about[0]).iter():
-        # Band 1 is B02, 2 is B03, 3 is B04.
-        name = element.tag.rpartition("}")[2] + element.get("band_id", "")
-        if re.fullmatch(r"(BOA_)?QUANTIFICATION_VALUE|(BOA|RADIO)_ADD_OFFSET[123]", name):
-            values[name.removeprefix("BOA_").removeprefix("RADIO_")] = float(element.text)
-    if "QUANTIFICATION_VALUE" not in values:
-        raise ValueError(f"`{about[0]}` must hold a QUANTIFICATION_VALUE. Received: none.")
-    scale = 1 / values["QUANTIFICATION_VALUE"]
+    try:
+        for element in ET.parse(about[0]).iter():
+            # Band 1 is B02, 2 is B03, 3 is B04.
+            name = element.tag.rpartition("}")[2] + element.get("band_id", "")
+            if re.fullmatch(r"(BOA_)?QUANTIFICATION_VALUE|(BOA|RADIO)_ADD_OFFSET[123]", name):
+                values[name.removeprefix("BOA_").removeprefix("RADIO_")] = float(element.text)
+        scale = 1 / values["QUANTIFICATION_VALUE"]
+    except (ET.ParseError, ValueError, KeyError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"`{about[0]}` must hold a positive QUANTIFICATION_VALUE: copy the product again. "
+            f"Received: {error!r}."
+        ) from error
     offsets = tuple(scale * values.get(f"ADD_OFFSET{number}", 0.0) for number in (3, 2, 1))
     return [paths[0] for paths in found], ((scale,) * 3, offsets)

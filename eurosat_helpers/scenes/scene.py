@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 WHITE = 0.275  # reflectance of grey level 255
 PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
+EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
 
@@ -30,7 +31,8 @@ class Scene:
         bands: The number of the band in each, counted from 1.
         scale: Reflectance is `digital number * scale + offset`, one scale per band.
         offset: One offset per band.
-        nodata: Digital number that stands for no data, beside what the files themselves say.
+        nodata: Digital number that in all three bands stands for no data, beside what the files
+            themselves say.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
     """
@@ -54,7 +56,7 @@ class Scene:
         Raises:
             ValueError: If a file is damaged.
         """
-        layers, valid = [], None
+        layers, valid, present = [], None, False
         for file, band, scale, offset in zip(
             self.files, self.bands, self.scale, self.offset, strict=True
         ):
@@ -73,8 +75,10 @@ class Scene:
             if numbers.dtype.kind == "f":
                 valid &= np.isfinite(numbers)
             if self.nodata is not None:
-                valid &= numbers != self.nodata
+                present |= numbers != self.nodata
             layers.append(_grey(numbers, scale, offset))
+        if self.nodata is not None:
+            valid &= present
         grey = np.stack(layers, axis=-1)
         if not valid.all():
             grey[~valid] = 0
@@ -94,7 +98,12 @@ class Scene:
         a, b, _, d, e, north = file.transform[:6]
         across, down = math.hypot(a, d), math.hypot(b, e)
         if not file.crs.is_geographic:
-            metre = file.crs.linear_units_factor[1]
+            try:
+                metre = file.crs.linear_units_factor[1]
+            except rasterio.errors.CRSError:  # a grid of its own, that lies nowhere
+                return None
+            if file.crs.to_epsg() == 3857:  # web Mercator, which stretches towards the poles
+                metre /= math.cosh((north + d * file.width / 2 + e * file.height / 2) / EARTH)
             return metre * down, metre * across
         latitude = north + d * file.width / 2 + e * file.height / 2
         return DEGREE * down, DEGREE * across * math.cos(math.radians(latitude))

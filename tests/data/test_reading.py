@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CACHE, zip_folder
+from conftest import CACHE, deep_png, zip_folder
 from PIL import Image
 
 from eurosat_helpers import data
@@ -59,6 +59,7 @@ BAD_TILES = {
     "small": (save("JPEG", "RGB", (32, 64)), "32x64 RGB, not 64x64 RGB"),
     "gray": (save("JPEG", "L"), "64x64 L, not 64x64 RGB"),
     "CMYK": (save("JPEG", "CMYK"), "64x64 CMYK, not 64x64 RGB"),
+    "16-bit": (lambda path: path.write_bytes(deep_png()), "16 bits per value, not 8"),
     "RGBA": (save("PNG", "RGBA"), "64x64 RGBA, not 64x64 RGB"),
 }
 
