@@ -78,10 +78,10 @@ class Classifier:
         Raises:
             ValueError: If there is no image, or one is not as described; the message names it.
         """
-        received, encoded = type(encoded).__name__, list(encoded)
+        container, encoded = type(encoded).__name__, list(encoded)
         kinds = sorted({type(item).__name__ for item in encoded})
         if kinds != ["bytes"]:
-            received = f"Received: {received} of {', '.join(kinds) or 'nothing'}"
+            received = f"Received: {container} of {', '.join(kinds) or 'nothing'}"
             raise ValueError(f"`encoded` must be a list of bytes, one or more images. {received}")
         rows = []
         for start in range(0, len(encoded), batch_size):

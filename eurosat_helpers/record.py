@@ -11,8 +11,10 @@ from eurosat_helpers.data.tiles import DEMO_SOURCE, Tiles
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
 FILES += ("metadata.json", "test_files.txt", "history.csv", "model.keras")
-# TensorFlow writes these too, and macOS the last one.
-MORE_FILES = ("fingerprint.pb", "variables", "assets", ".DS_Store")
+# TensorFlow writes these too, macOS the fourth, and Jupyter copies of the texts that it has shown.
+MORE_FILES = ("fingerprint.pb", "variables", "assets", ".DS_Store", ".ipynb_checkpoints")
+COPIES = ("metadata-checkpoint.json", "test_files-checkpoint.txt", "history-checkpoint.csv")
+MORE_FILES += tuple(f".ipynb_checkpoints/{name}" for name in COPIES)
 SHIPPED = "eurosat_cnn"  # name of the folder that comes with the project
 # What `metadata.json` must hold, and of which type; a dot leads into a nested table.
 METADATA = {"class_names": list, "data_source": str, "split": dict, "epochs": int, "seconds": Real}
@@ -90,11 +92,11 @@ def check_replaceable(directory: Path) -> None:
     Raises:
         FileExistsError: If there is anything else.
     """
-    inside = [path for path in directory.rglob("*") if ".ipynb_checkpoints" not in path.parts]
+    inside = sorted(directory.rglob("*"))
     try:
         if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
             raise ValueError("it is a link or a file.")
-        for path in sorted(inside):
+        for path in inside:
             name = path.relative_to(directory).as_posix()
             if path.is_symlink() or name not in FILES + MORE_FILES:
                 raise ValueError(f"it holds {name}.")

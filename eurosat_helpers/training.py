@@ -123,13 +123,10 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
-    shares = label_smoothing, warmup_fraction
-    if min(learning_rate, weight_decay, mixup, *shares) < 0 or max(shares) >= 1:
-        raise ValueError(
-            "`learning_rate`, `weight_decay` and `mixup` must be at least 0, `label_smoothing` and "
-            "`warmup_fraction` in [0, 1). Received: "
-            f"{learning_rate}, {weight_decay}, {mixup}, {shares[0]} and {shares[1]}."
-        )
+    ranges = dict.fromkeys(("learning_rate", "weight_decay", "mixup"), math.inf)
+    for name, end in {**ranges, "label_smoothing": 1, "warmup_fraction": 1}.items():
+        if not 0 <= settings[name] < end:
+            raise ValueError(f"`{name}` must be in [0, {end}). Received: {settings[name]}.")
     if isinstance(class_weight, str) and class_weight != "balanced":
         raise ValueError(f'`class_weight` must be "balanced" or numbers. Received: {class_weight}')
     if class_weight == "balanced":

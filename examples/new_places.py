@@ -25,7 +25,7 @@ from experiments import BASE, FINE_TUNING, HEAD, MODELS, SEED, Parts, logits
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from eurosat_helpers import artifact, calibration, corruptions, data, devices, evaluation, training
+from eurosat_helpers import calibration, corruptions, data, devices, evaluation, record, training
 from eurosat_helpers.improvements import bases, transfer
 
 CHANGED, COMPRESSED = 0.5, 0.25  # shares of the tiles, as in training.ipynb
@@ -87,7 +87,7 @@ def _digest(name: str) -> int:
 def load(name: str, parts: Parts) -> keras.Model:
     """Read a model that was tested on these places, or fine-tune one."""
     if name != "fine_tuned":
-        tested = artifact.load(name).test_names
+        _, tested = record.read(Path(name))
         if set(tested) != set(parts.test.names):
             sys.exit(f"`{name}` must be trained with `test_names` of this list. It was not.")
         return keras.saving.load_model(Path(name) / "model.keras", compile=False)

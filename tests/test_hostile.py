@@ -277,5 +277,5 @@ def test_file_that_unpacks_to_far_too_much_is_refused_unread(folder, tmp_path, p
             for path in sorted(folder.glob("2750/*/*")):
                 members.write(path, path.relative_to(folder))
         folder = file.parent
-    with pytest.raises(ValueError, match="2,000,000 bytes; a tile may have 1,000,000"):
+    with pytest.raises(ValueError, match="2,000,000 bytes, more than the 1,000,000 that a tile"):
         data.load(folder)

@@ -148,6 +148,9 @@ def test_only_a_complete_saved_model_or_nothing_is_replaceable(tmp_path):
     record.check_replaceable(model)
 
 
+COPY = ".ipynb_checkpoints/thesis-checkpoint.txt"  # of a file that is not the model's
+
+
 def foreign_folders(home: Path):
     """Folders that hold other people's work, each with what the error says about it."""
     for name in record.FILES:
@@ -157,7 +160,7 @@ def foreign_folders(home: Path):
         yield thesis, "is missing"  # as in a saved model that was deleted by half
         (thesis / "thesis.txt").write_text("ten years of work")
         yield thesis, r"it holds thesis\.txt"
-    for name in ("thesis.txt", "variables/thesis.txt", "assets/thesis.txt", ".thesis"):
+    for name in ("thesis.txt", "variables/thesis.txt", "assets/thesis.txt", ".thesis", COPY):
         model = fake(home / f"model-{name.replace('/', '-')}")
         (model / name).parent.mkdir(exist_ok=True)
         (model / name).write_text("ten years of work")
@@ -182,4 +185,4 @@ def test_anything_else_is_not_replaceable_and_the_error_names_it_and_the_fix(tmp
         with pytest.raises(FileExistsError, match=message):
             record.check_replaceable(folder)
         count += 1
-    assert count == 23
+    assert count == 24

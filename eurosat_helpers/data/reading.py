@@ -48,7 +48,9 @@ def read(
         for path in paths:  # threads gain nothing: most of the time is spent in Python
             try:
                 if (size := sizes[path]) > _MAX_BYTES:
-                    raise ValueError(f"{size:,} bytes; a tile may have {_MAX_BYTES:,}")
+                    raise ValueError(
+                        f"{size:,} bytes, more than the {_MAX_BYTES:,} that a tile may have"
+                    )
                 images[len(names)] = _decode(read_file(path))
                 names.append(path)
             except Exception as error:  # damaged bytes fail in Pillow and `zipfile` as they may

@@ -97,16 +97,16 @@ class Scene:
             return None
         a, b, _, d, e, north = file.transform[:6]
         across, down = math.hypot(a, d), math.hypot(b, e)
+        middle = north + d * file.width / 2 + e * file.height / 2
         if not file.crs.is_geographic:
             try:
                 metre = file.crs.linear_units_factor[1]
             except rasterio.errors.CRSError:  # a grid of its own, that lies nowhere
                 return None
             if file.crs.to_epsg() == 3857:  # web Mercator, which stretches towards the poles
-                metre /= math.cosh((north + d * file.width / 2 + e * file.height / 2) / EARTH)
+                metre /= math.cosh(middle / EARTH)
             return metre * down, metre * across
-        latitude = north + d * file.width / 2 + e * file.height / 2
-        return DEGREE * down, DEGREE * across * math.cos(math.radians(latitude))
+        return DEGREE * down, DEGREE * across * math.cos(math.radians(middle))
 
     def doubts(self, overview: np.ndarray) -> list[str]:
         """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
