@@ -136,6 +136,13 @@ def build_cnn(
         x = layers.Conv2D(filters, size, name=f"{name}-convolution", **options)(x)
         return FusedBatchNormalization(name=f"{name}-normalization")(x)
 
+    def attend(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+        width = x.shape[-1]
+        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}-squeeze")(x)
+        gate = layers.Dense(width // 4, activation="relu", name=f"{name}-reduce", **kernel())(gate)
+        gate = layers.Dense(width, activation="sigmoid", name=f"{name}-excite", **kernel())(gate)
+        return layers.Multiply(name=f"{name}-scale")([x, gate])
+
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = RandomSymmetry(seed=next_seed(), name="augmentation-symmetry")(images)
     if changed:
@@ -151,7 +158,8 @@ def build_cnn(
             if shortcut.shape[-1] != width:
                 shortcut = convolve(x, width, 1, f"{name}-shortcut")
             x = layers.ReLU(name=f"{name}-first-relu")(convolve(x, width, 3, f"{name}-first"))
-            x = layers.Add(name=f"{name}-add")([convolve(x, width, 3, f"{name}-second"), shortcut])
+            x = attend(convolve(x, width, 3, f"{name}-second"), name)
+            x = layers.Add(name=f"{name}-add")([x, shortcut])
             x = layers.ReLU(name=f"{name}-relu")(x)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
     for number, units in enumerate(hidden, start=1):
