@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from conftest import PROJECT
 
 TWO_DEVICES = """
@@ -57,6 +58,7 @@ except SystemExit as error:
 """
 
 
+@pytest.mark.slow
 def test_models_of_experiments_and_of_the_search_are_built_on_all_devices(demo_folder, tmp_path):
     command = [sys.executable, "-c", TWO_DEVICES, demo_folder, tmp_path]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
