@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from eurosat_helpers import models
+from eurosat_helpers.normalization import FusedBatchNormalization
 
 IMAGE_SHAPE = (models.IMAGE_SIZE, models.IMAGE_SIZE, 3)
 
@@ -113,7 +114,7 @@ def _normalization_after(layer: keras.Layer, model: keras.Model) -> keras.Layer 
         return None
     after = layer._outbound_nodes[0].operation
     folds = (
-        type(after) in (layers.BatchNormalization, models.FusedBatchNormalization)
+        type(after) in (layers.BatchNormalization, FusedBatchNormalization)
         and after.axis in (-1, 3)
         and len(after._inbound_nodes) == 1  # not shared with another convolution
         and any(after is one for one in model.layers)  # and not part of another model

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 
 from eurosat_helpers import augmentation, models
+from eurosat_helpers.normalization import FusedBatchNormalization
 
 
 @contextlib.contextmanager
@@ -15,7 +16,7 @@ def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
     """Compute in half precision for a while; the weights stay float32."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
-    full += [keras.layers.Normalization, models.FusedBatchNormalization]
+    full += [keras.layers.Normalization, FusedBatchNormalization]
     if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
         full.append(keras.layers.DepthwiseConv2D)
     outputs = [model.get_layer(name) for name in model.output_names]

@@ -10,7 +10,7 @@ from keras import layers
 from PIL import Image
 from scipy.special import softmax
 
-from eurosat_helpers import export, models
+from eurosat_helpers import export, models, normalization
 
 STATISTICS = {"mean": [90.0, 100.0, 110.0], "variance": [2500.0, 1600.0, 900.0]}
 SMALL = {"stem_width": 8, "widths": (8, 16), "blocks": (1, 1)}
@@ -102,7 +102,7 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
 def test_depthwise_convolutions_are_folded_with_their_multiplier():
     inputs = keras.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)
-    x = models.FusedBatchNormalization()(x)
+    x = normalization.FusedBatchNormalization()(x)
     x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, use_bias=False)(x))
     assert_same_answers(keras.Model(inputs, x), normalizations=0)
 

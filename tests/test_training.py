@@ -14,7 +14,16 @@ import pytest
 import tensorflow as tf
 from jupyter_client.manager import start_new_kernel
 
-from eurosat_helpers import data, devices, models, pipeline, precision, progress, training
+from eurosat_helpers import (
+    data,
+    devices,
+    models,
+    normalization,
+    pipeline,
+    precision,
+    progress,
+    training,
+)
 
 SMALL = {"stem_width": 4, "widths": (8,), "blocks": (1,)}
 STEPS = 3  # batches per epoch of `fit_small`
@@ -210,7 +219,7 @@ def test_recorded_accuracy_is_that_of_the_saved_model(demo_tiles, policy):
     train = demo_tiles[::8]
     model = build_small((train,), seed=1)
     for layer in model.layers:
-        if isinstance(layer, models.FusedBatchNormalization):
+        if isinstance(layer, normalization.FusedBatchNormalization):
             layer.momentum = 1.0
     # On the way from one tile to another the class changes, elsewhere in half precision.
     classes = predicted(model, demo_tiles.images)

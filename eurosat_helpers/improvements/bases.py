@@ -15,6 +15,7 @@ import numpy as np
 from keras import applications, layers, ops
 
 from eurosat_helpers import augmentation, models
+from eurosat_helpers.normalization import FusedBatchNormalization
 
 
 class _Base(NamedTuple):
@@ -129,7 +130,7 @@ def _fused(network: keras.Model, *, reads_bgr: bool) -> keras.Model:
             # Keras counted: without the number the same base has the same names every time.
             config["name"] = kind.__name__.lower()
         if kind is layers.BatchNormalization:
-            return models.FusedBatchNormalization.from_config({**config, "momentum": 0.98})
+            return FusedBatchNormalization.from_config({**config, "momentum": 0.98})
         return kind.from_config(config)
 
     pixels = keras.Input(network.input_shape[1:], name="enlarged")

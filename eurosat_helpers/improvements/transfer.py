@@ -16,6 +16,7 @@ from keras import layers, ops
 from eurosat_helpers import models, pipeline, training
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.improvements import bases, features
+from eurosat_helpers.normalization import FusedBatchNormalization
 
 
 def fit_head(
@@ -117,7 +118,7 @@ def unfreeze(model: keras.Model, *, fixed_statistics: bool = True) -> None:
     base = model.get_layer("base")
     base.trainable = True
     for layer in models.sublayers(base):
-        if isinstance(layer, models.FusedBatchNormalization):
+        if isinstance(layer, FusedBatchNormalization):
             layer.fixed_statistics = fixed_statistics
 
 
