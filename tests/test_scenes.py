@@ -375,6 +375,17 @@ def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_web_map_of_a_scene_on_both_sides_of_180_degrees(classifier, mosaic, tmp_path):
+    grid = {"crs": "EPSG:32760", "transform": Affine(10, 0, 818000, 0, -10, 8_129_000)}
+    source = write(tmp_path / "scene.tif", mosaic, **grid)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
+    page = scenes.web_map(found, tmp_path / "map.html").read_text()
+    bounds = re.search(r"\[\[(\S+), (\S+)\], \[(\S+), (\S+)\]\]", page).groups()
+    south, west, north, east = map(float, bounds)
+    assert 179.9 < west < 180 < east < 180.1
+    assert -17 < south < north < -16.8
+
+
 def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_network(
     classifier, mosaic, tmp_path
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 from html import escape
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import folium
 import numpy as np
 import rasterio
-from rasterio.warp import Resampling, calculate_default_transform, reproject, transform_bounds
+from rasterio.crs import CRS
+from rasterio.warp import Resampling, calculate_default_transform, reproject, transform
 
 from eurosat_helpers import files, plots
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
+from eurosat_helpers.scenes.scene import EARTH
 
 # Leaflet, which draws the map, comes from the network. Without it the picture is there.
 PAGE = """
@@ -45,22 +48,26 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
                 "`land_cover` must have a georeference to be placed on a map. Received: none in "
                 f"{land_cover.file}."
             )
-        grid = source.crs, "EPSG:3857", source.width, source.height, *source.bounds
+        # The Mercator projection of web maps, but around the scene: no edge at 180 degrees.
+        center = source.xy(source.height // 2, source.width // 2)
+        middle = transform(source.crs, "EPSG:4326", *([value] for value in center))[0][0]
+        mercator = CRS.from_string(f"+proj=merc +lon_0={middle} +a={EARTH} +b={EARTH}")
+        grid = source.crs, mercator, source.width, source.height, *source.bounds
         _, width, height = calculate_default_transform(*grid)
         # Cells stay sharp: browsers smooth what they enlarge.
         width, height = 8 * width, 8 * height
-        transform, *_ = calculate_default_transform(*grid, dst_width=width, dst_height=height)
+        cells, *_ = calculate_default_transform(*grid, dst_width=width, dst_height=height)
         classes = np.full((height, width), NO_DATA, np.uint8)
         reproject(
             rasterio.band(source, 1),
             classes,
-            dst_transform=transform,
-            dst_crs="EPSG:3857",
+            dst_transform=cells,
+            dst_crs=mercator,
             resampling=Resampling.nearest,
         )
-    across, _, west, _, down, north = transform[:6]
-    corners = west, north + down * height, west + across * width, north
-    west, south, east, north = transform_bounds("EPSG:3857", "EPSG:4326", *corners)
+    (west, north), (east, south) = cells * (0, 0), cells * (width, height)
+    west, east = (middle + math.degrees(x / EARTH) for x in (west, east))
+    south, north = (math.degrees(math.atan(math.sinh(y / EARTH))) for y in (south, north))
     table = np.zeros((256, 4), np.uint8)
     for number, color in enumerate(plots.CLASS_COLORS[: len(land_cover.class_names)]):
         table[number] = *bytes.fromhex(color[1:]), 255
