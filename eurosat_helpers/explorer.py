@@ -128,7 +128,7 @@ class Explorer(widgets.VBox):
     def _answer(self, name: str, content: memoryview) -> None:
         try:
             decoded = pixels.decode(bytes(content))
-        except (ValueError, OSError) as error:
+        except Exception as error:  # damaged bytes fail in Pillow as they may
             text = html.escape(f"{name} cannot be used: {error}")
             self.detail.children = [widgets.HTML(text)]
             return

@@ -4,8 +4,8 @@ Run `python examples/experiments.py frozen balance ...`, where the environment v
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. Without a name it lists the
 experiments. Each says in its docstring what it answers and what it costs on 2 cores. All are
 judged on the 2,160 validation tiles of split seed 0; `vote` alone uses the test tiles, once it has
-chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others; it and
-`classifiers` need `saved_model/clean`.
+chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others; it,
+`teacher` and `classifiers` need `saved_model/clean`.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def fine_tuned_longer(parts: Parts) -> None:
 
 
 def teacher(parts: Parts) -> None:
-    """Make the ensemble whose answers the shipped network learns: ours and a fine-tuned one.
+    """Make an ensemble for a network to learn from: ours and a fine-tuned one.
 
     30 minutes, after `classifiers`. No smoothed labels: they hide which classes a tile is like
     (Müller et al., arXiv 1906.02629).

@@ -16,6 +16,7 @@ other way round), or "unclear" (both fit, or neither, or the picture does not te
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import sys
@@ -55,7 +56,8 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
     No smoothed labels and no mix-up: a network that must be certain of its own labels says more
     about those of others.
     """
-    file = RESULTS / f"fold_{fold}.npy"
+    settings = repr([BASE, SEED, FOLDS, HEAD, FINE_TUNING, keras.__version__, *others.names])
+    file = RESULTS / f"fold_{fold}_{hashlib.sha256(settings.encode()).hexdigest()[:8]}.npy"
     if file.exists():
         return np.load(file)
     validation = np.arange(len(others)) % 20 == 0

@@ -27,17 +27,25 @@ def classify(source: str, output: str) -> str:
 
 def main(folder: str, sources: list[str]) -> None:
     """Map the scenes whose maps are not in the folder yet, and print one line each."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    outputs = {source: Path(folder) / f"{Path(source).stem}_map.tif" for source in sources}
+    maps = Path(folder).resolve()  # a worker may run in another folder
+    maps.mkdir(parents=True, exist_ok=True)
+    sources = [source if "://" in source else str(Path(source).resolve()) for source in sources]
+    outputs = {source: maps / f"{Path(source).stem}_map.tif" for source in sources}
     if len(set(outputs.values())) < len(sources):
         sys.exit("Two scenes have one name: put their maps into two folders.")
     missing = [(source, str(file)) for source, file in outputs.items() if not file.exists()]
     print(f"{len(missing)} of {len(sources)} scenes to map", flush=True)
     with Client(os.environ.get("DASK_SCHEDULER")) as client:
-        futures = [client.submit(classify, *pair, retries=2) for pair in missing]
+        futures = {client.submit(classify, *pair, retries=2): pair[0] for pair in missing}
         for future in as_completed(futures):
-            print(future.result() if future.status == "finished" else future.exception())
+            done = future.status == "finished"
+            print(future.result() if done else f"{futures[future]} failed: {future.exception()}")
+        failed = sum(future.status != "finished" for future in futures)
+    if failed:
+        sys.exit(f"{failed} scenes failed. Run the command again to try them once more.")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("Give a folder for the maps, then one or more scenes.")
     main(sys.argv[1], sys.argv[2:])

@@ -4,8 +4,8 @@ Run `python examples/new_places.py NAMES saved_model/places fine_tuned` where th
 variable EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. NAMES is a file with the
 names of the test tiles, such as TorchGeo's `eurosat-spatial-test.txt`. After it come folders of
 models that training.ipynb has saved with the same list (`split` with `test_names`), and
-`fine_tuned`, which is trained here: it is kept as `results/models/places_....keras` and not trained
-again while it is there. An interrupted training resumes.
+`fine_tuned`, which is trained here. An interrupted training resumes, and a finished one is not
+repeated.
 
 Choices may look at the tiles whose SHA-256 of the name ends in an even digit; the others are for
 one report at the end, and all of them for comparison with other projects.
@@ -21,13 +21,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from experiments import BASE, FINE_TUNING, HEAD, MODELS, SEED, Parts, logits
+from experiments import BASE, FINE_TUNING, HEAD, SEED, Parts, logits
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
 from eurosat_helpers import calibration, corruptions, data, devices, evaluation, record, training
 from eurosat_helpers.improvements import bases, transfer
 
+SPLIT = {"seed": 0, "validation_fraction": 0.08}
 CHANGED, COMPRESSED = 0.4, 0.2  # shares of the tiles, as in training.ipynb
 
 
@@ -87,18 +88,13 @@ def _digest(name: str) -> int:
 def load(name: str, parts: Parts) -> keras.Model:
     """Read a model that was tested on these places, or fine-tune one."""
     if name != "fine_tuned":
-        _, tested = record.read(Path(name))
-        if set(tested) != set(parts.test.names):
-            sys.exit(f"`{name}` must be trained with `test_names` of this list. It was not.")
+        about, tested = record.read(Path(name))
+        if set(tested) != set(parts.test.names) or SPLIT.items() - about["split"].items():
+            sys.exit(f"`{name}` must be trained with `test_names` of this list and {SPLIT}.")
         return keras.saving.load_model(Path(name) / "model.keras", compile=False)
-    places = _digest("\n".join(sorted(parts.test.names)).replace("/", " ")) % 10**6
-    file = MODELS / f"places_{name}_{places:06}.keras"
-    if not file.exists():
-        model, history = fine_tuned(parts.train, parts.validation)
-        print(f"{name}: {history.seconds.sum() / 60:.1f} minutes")
-        MODELS.mkdir(parents=True, exist_ok=True)
-        model.save(file)
-    return keras.saving.load_model(file, compile=False)
+    model, history = fine_tuned(parts.train, parts.validation)
+    print(f"{name}: {history.seconds.sum() / 60:.1f} minutes")
+    return model
 
 
 def main() -> None:
@@ -110,7 +106,7 @@ def main() -> None:
     names = [name if name == "fine_tuned" else str(Path(name).resolve()) for name in names]
     os.chdir(Path(__file__).resolve().parent.parent)  # the paths are those of the project
     strategy = devices.set_up(seed=SEED)
-    parts = Parts(*data.split(data.load("EuroSAT"), test_names=test_names))
+    parts = Parts(*data.split(data.load("EuroSAT"), **SPLIT, test_names=test_names))
     rows = {}
     for name in names:
         with strategy.scope():

@@ -89,7 +89,7 @@ def test_square_that_does_not_fit_is_named(red_or_blue, halves, side, stride):
         attribution.occlusion(red_or_blue, halves, np.array([0, 0]), side=side, stride=stride)
 
 
-def test_maps_of_the_shipped_model_move_with_the_object_and_vanish_with_its_weights(real_tiles):
+def test_maps_of_the_shipped_model_move_with_the_object_and_depend_on_its_weights(real_tiles):
     """A tile made of two halves, and the sanity check of Adebayo et al. (arXiv 1810.03292)."""
     classifier = artifact.load(SHIPPED)
     model = keras.saving.load_model(SHIPPED / "model.keras", compile=False)

@@ -96,8 +96,7 @@ def fit_head(
     ).history
     for layer, copy in zip(trained, copies, strict=True):
         layer.set_weights(copy.get_weights())
-    table = pd.DataFrame(history)
-    table.insert(0, "epoch", range(1, epochs + 1))
+    table = pd.DataFrame({"epoch": range(1, epochs + 1), **history})
     table["seconds"] = (time.perf_counter() - prepared) / epochs
     table.loc[0, "seconds"] += prepared - begin
     return table

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from keras_tuner import oracles
 
-from eurosat_helpers import files, pipeline, training
+from eurosat_helpers import checkpoint, files, models, pipeline, training
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.improvements import trials as trial_files
 
@@ -57,7 +57,7 @@ def search(
         trials: Maximum number of settings; a longer training in "hyperband" is another trial.
         epochs: Passes over `train` in each trial; the maximum of a trial in "hyperband".
         directory: Folder of searches. Each has its own folder there, named by the method and a
-            digest of all settings and tiles.
+            digest of all settings, tiles and the network.
         seed: Seed of the settings and of each training, at least 0.
         space: The settings to search: `learning_rate`, `batch_size`, `dropout`, `l2`, `stages`,
             `blocks` of each, `width` of stem and first stage (each further one doubles it),
@@ -91,14 +91,14 @@ def search(
     settings = {"method": method, "epochs": epochs, "seed": seed, "fixed": fixed}
     settings |= {"space": space.get_config()["space"]}
     settings |= {"train": _digest(train), "validation": _digest(validation)}
+    mean, variance = pipeline.channel_statistics(train)
+    network = {"mean": mean, "variance": variance, "num_classes": len(train.class_names)}
+    settings |= {"network": checkpoint._architecture(models.build_cnn(**network, seed=seed))}
     text = json.dumps(settings, indent=1, default=str)
     name = f"{method}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     folder = Path(directory).expanduser().resolve() / name
-    folder.mkdir(parents=True, exist_ok=True)
     files.write(folder / "search.json", text.encode())
 
-    mean, variance = pipeline.channel_statistics(train)
-    network = {"mean": mean, "variance": variance, "num_classes": len(train.class_names)}
     fit = {"epochs": epochs, "seed": seed, **fixed}
     rows = trial_files._rows(folder)
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
@@ -108,8 +108,7 @@ def search(
     # chooses the same settings again, and those that have a result are not trained.
     with tempfile.TemporaryDirectory() as scratch:
         tuner = trial_files._Tuner(oracle, directory=scratch)
-        options = {"folder": folder, "trials": trials, "network": network, "fit": fit}
-        tuner.search(train, validation, **options)
+        tuner.search(train, validation, folder=folder, trials=trials, network=network, fit=fit)
     for trial in oracle.trials.values():
         if trial.status == "FAILED":
             reason = (trial.message or "see its worker").strip().splitlines()[-1]

@@ -115,9 +115,9 @@ def test_demo_run_is_clean_and_every_cell_shows_something(tmp_path, cwd, shrunke
     assert table.epochs["few-features-RBF-SVM"] == 4
     assert table.seconds["few-eight-views"] == table.seconds["few"]
     # The ensemble is compared with its best member.
-    (compared,) = [cell.source for cell in cells if '"few-ensemble", best' in cell.source]
+    (compared,) = [cell for cell in cells if '"few-ensemble", best' in cell.source]
     members = ["few-fine-tuned", "few", "few-bagged-1", "few-bagged-2"]
     best = table.accuracy[members].max()
     found = comparison.compare_runs("few-ensemble", "few", directory=home / "results")
     assert found.other_accuracy.item() == table.accuracy["few"]
-    assert f"{best:.4f}"[:5] in shown, compared
+    assert f"{best:.4f}"[:5] in "".join(map(text, compared.outputs))
