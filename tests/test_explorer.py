@@ -79,6 +79,14 @@ def test_file_that_is_no_image_is_named(panel):
     assert panel.detail.children[0].value.startswith("&lt;b&gt;.txt cannot be used: not a JPEG")
 
 
+def test_damaged_file_is_named_whatever_pillow_raises(panel):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), "uint8")
+    Image.fromarray(noise).save(file := io.BytesIO(), "PNG")
+    first, *parts = file.getvalue().split(b"IDAT")
+    dropped(panel, "mine.png", first + b"IDAT" + parts[0] + b"\xff\0\xff\0" + parts[1])
+    assert "mine.png cannot be used: broken PNG" in panel.detail.children[0].value
+
+
 def test_ensemble_without_convolutions_of_its_own_shows_its_probabilities(panel):
     inputs = keras.Input((64, 64, 3))
     panel.model = keras.Model(

@@ -56,3 +56,9 @@ def test_all_maps_are_there_and_complete_although_a_worker_was_killed(demo_tiles
     assert not list(maps.glob(".*.unfinished"))
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "0 of 6 scenes to map\n"
+    damaged = tmp_path / "damaged.tif"
+    damaged.write_bytes(b"no scene")
+    done = subprocess.run([*command, str(damaged)], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{damaged} failed: `source` must be a raster" in done.stdout
+    assert "1 scenes failed" in done.stderr
