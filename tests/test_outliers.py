@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.stats
 
 from eurosat_helpers import export, models, outliers, pipeline
 
@@ -31,7 +32,7 @@ def test_other_tiles_are_familiar_and_images_that_are_no_tiles_are_not(detector,
         assert np.mean(distances > limits["threshold"]) > 0.9
 
 
-def test_distance_is_that_of_mahalanobis(model, detector, demo_tiles):
+def test_distance_is_the_likelihood_of_the_likeliest_class(model, detector, demo_tiles):
     tiles = demo_tiles[::2]
     layers = [model.get_layer(name).output for name in outliers.LAYERS]
     pooled = [keras.ops.sqrt(keras.ops.mean(layer, axis=(1, 2))) for layer in layers]
@@ -39,11 +40,19 @@ def test_distance_is_that_of_mahalanobis(model, detector, demo_tiles):
     shuffled = outliers.sample(tiles, len(tiles), seed=0)
     rows = [known.predict(x, verbose=0) for x in (shuffled.images, outliers._changed(shuffled, 0))]
     rows = np.concatenate(rows).astype("float64")
-    scaled = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
-    inverse = np.linalg.inv(np.cov(scaled, rowvar=False) + 1e-3 * np.eye(scaled.shape[1]))
-    wanted = np.sqrt(np.einsum("ij,jk,ik->i", scaled, inverse, scaled))[: len(tiles)]
+    scaled = rows / (rows.std(axis=0) + 1e-6)
+    classes = [scaled[np.tile(shuffled.labels, 2) == label] for label in range(10)]
+    pooled = np.cov(np.concatenate([own - own.mean(axis=0) for own in classes]), rowvar=False)
+    likelihoods, determinants = [], []
+    for own in classes:
+        covariance = (len(own) * np.cov(own, rowvar=False) + 64 * pooled) / (len(own) + 64)
+        covariance += 1e-2 * np.eye(len(covariance))
+        density = scipy.stats.multivariate_normal(own.mean(axis=0), covariance)
+        likelihoods.append(-2 * density.logpdf(scaled[: len(tiles)]))
+        determinants.append(np.linalg.slogdet(covariance)[1])
+    least = min(determinants) + len(covariance) * np.log(2 * np.pi)
     found = detector.predict(shuffled.images, verbose=0)
-    np.testing.assert_allclose(found, wanted, rtol=1e-2)
+    np.testing.assert_allclose(found, np.sqrt(np.min(likelihoods, axis=0) - least), rtol=1e-2)
 
 
 def test_detector_shares_the_layers_of_the_model_in_the_graph_that_is_served(model, detector):
