@@ -53,7 +53,7 @@ def save(
         test: The test tiles.
         parameters: All parameters of training.ipynb, `split` among them, for `command`.
         scores: `evaluation.scores` of "validation" and "test", and any more.
-        history: One row per epoch, with its `seconds`.
+        history: One row per epoch, with its `seconds`; what `start_from` cost is added.
         temperature: Divides the logits before the softmax (see `calibration.fit_temperature`).
         confidence_threshold: See `calibration.confidence_threshold`.
         detector: Pixels -> unfamiliarity `(N,)`, see `outliers.fit`.
@@ -74,7 +74,7 @@ def save(
         raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
     style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
     settings = yaml.safe_dump(dict(parameters), default_flow_style=True, **style).strip()
-    command = ["papermill", "training.ipynb", "results/training.ipynb", "-y", settings]
+    before = record.spent(parameters.get("start_from"))
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,
@@ -82,10 +82,10 @@ def save(
         "scores": scores,
         "confidence_threshold": confidence_threshold,
         "unfamiliarity_threshold": unfamiliarity_threshold,
-        "epochs": len(history),
-        "seconds": round(float(history["seconds"].sum()), 1),
+        "epochs": len(history) + before["epochs"],
+        "seconds": round(float(history["seconds"].sum()) + before["seconds"], 1),
         "hardware": f"{devices.hardware()}, {devices.precision()}",
-        "command": shlex.join(command),
+        "command": f"papermill training.ipynb results/training.ipynb -y {shlex.quote(settings)}",
         "image_size": IMAGE_SHAPE[0],
         "input_range": [0, 255],
         "parameters": model.count_params(),

@@ -53,6 +53,17 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
         raise ValueError(f"`scores` are of {tiles} test tiles, but {len(test_names)} are named")
 
 
+def spent(start_from: str | Path | None) -> dict[str, float]:
+    """Return `epochs` and `seconds` of the saved model whose `model.keras` was trained further.
+
+    Both are 0 where there is none, or no record beside it.
+    """
+    if not start_from or not (file := Path(start_from).with_name("metadata.json")).is_file():
+        return {"epochs": 0, "seconds": 0}
+    metadata = json.loads(file.read_text(encoding="utf-8"))
+    return {key: metadata[key] for key in ("epochs", "seconds")}
+
+
 def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, ...]]:
     """Read metadata and names of the test tiles; with `tiles` (see `artifact.load`), check the fit.
 

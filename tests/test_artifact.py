@@ -225,6 +225,15 @@ def test_command_gives_papermill_the_same_parameters(model, tmp_path):
     assert [type(received[name]) for name in PARAMETERS] == list(map(type, PARAMETERS.values()))
 
 
+def test_what_a_training_started_from_counts_too(model, saved, tmp_path):
+    for file, times in ((saved / "model.keras", 2), (tmp_path / "model.keras", 1)):  # no record
+        parameters = {**RECORD["parameters"], "start_from": str(file)}
+        further = save(model, tmp_path / "further", parameters=parameters)
+        metadata = json.loads((further / "metadata.json").read_text("utf-8"))
+        assert metadata["epochs"] == 3 * times
+        assert metadata["seconds"] == 90 * times
+
+
 def test_saved_model_stores_each_weight_once_and_no_batch_normalization(model, saved):
     stored = tf.train.list_variables(saved / "variables" / "variables")
     normalization = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))
