@@ -74,7 +74,7 @@ def save(
         raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
     style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
     settings = yaml.safe_dump(dict(parameters), default_flow_style=True, **style).strip()
-    before = record.spent(parameters.get("start_from"))
+    before = record._spent(parameters.get("start_from"))
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,

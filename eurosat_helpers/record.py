@@ -53,7 +53,7 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
         raise ValueError(f"`scores` are of {tiles} test tiles, but {len(test_names)} are named")
 
 
-def spent(start_from: str | Path | None) -> dict[str, float]:
+def _spent(start_from: str | Path | None) -> dict[str, float]:
     """Return `epochs` and `seconds` of the saved model whose `model.keras` was trained further.
 
     Both are 0 where there is none, or no record beside it.
