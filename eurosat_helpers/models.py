@@ -36,10 +36,8 @@ def build_cnn(
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
 
     Most of the cost of a convolution at 64x64 pixels is saved by a strided stem; each stage but the
-    first halves the side again. A block is two 3x3 convolutions with batch normalization, channel
-    attention (squeeze-and-excitation: Hu et al., arXiv 1709.01507) and a shortcut. The attention
-    scales each channel by what the complete tile shows: it lets the network rely on the finest
-    texture where that is untouched, and not elsewhere.
+    first halves the side again. A block is two 3x3 convolutions with batch normalization and a
+    shortcut.
 
     Args:
         mean: Mean of each color channel of the training tiles, 0-255.
@@ -90,13 +88,6 @@ def build_cnn(
         x = layers.Conv2D(filters, size, name=f"{name}-convolution", **options)(x)
         return FusedBatchNormalization(name=f"{name}-normalization")(x)
 
-    def attend(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-        width = x.shape[-1]
-        gate = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}-squeeze")(x)
-        gate = layers.Dense(width // 4, activation="relu", name=f"{name}-reduce", **kernel())(gate)
-        gate = layers.Dense(width, activation="sigmoid", name=f"{name}-excite", **kernel())(gate)
-        return layers.Multiply(name=f"{name}-scale")([x, gate])
-
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = RandomSymmetry(seed=next_seed(), name="augmentation-symmetry")(images)
     if changed:
@@ -112,8 +103,7 @@ def build_cnn(
             if shortcut.shape[-1] != width:
                 shortcut = convolve(x, width, 1, f"{name}-shortcut")
             x = layers.ReLU(name=f"{name}-first-relu")(convolve(x, width, 3, f"{name}-first"))
-            x = attend(convolve(x, width, 3, f"{name}-second"), name)
-            x = layers.Add(name=f"{name}-add")([x, shortcut])
+            x = layers.Add(name=f"{name}-add")([convolve(x, width, 3, f"{name}-second"), shortcut])
             x = layers.ReLU(name=f"{name}-relu")(x)
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
     for number, units in enumerate(hidden, start=1):
