@@ -44,9 +44,8 @@ class RandomAppearance(layers.Layer):
     added or, down to surface reflectance (L2A), removed. One gain is common to all channels (sun,
     processing), another small one is per channel (calibration). Some get a shade and a white veil
     that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
-    contrast, as products made for the eye do. Half are then blurred or sharpened, along both axes
-    or more along one, and half get noise; some lose single pixels or fine grey levels, as damaged
-    or coarsely stored data do. Amounts are uniform, so most are mild.
+    contrast, as products made for the eye do. Half are then blurred or sharpened, and half get
+    noise. Amounts are uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.
@@ -97,21 +96,15 @@ class RandomAppearance(layers.Layer):
         grey, level = ops.mean(x, axis=-1, keepdims=True), draw(60, 140)
         x += some(0.3) * draw(-0.5, 0.3) * (x - grey)  # saturation
         x += some(0.3) * draw(-0.4, 0.3) * (x - level)  # contrast
-        blurred, vertical, other = some(0.5), draw(-0.5, 1), draw(-0.5, 1)  # below 0 it sharpens
-        horizontal = ops.where(draw(0, 1) < 0.5, vertical, other)
-        x += blurred * vertical * (self._blurred(x, axis=1) - x)
-        x += blurred * horizontal * (self._blurred(x, axis=2) - x)
+        x += some(0.5) * draw(-0.8, 1) * (self._blurred(x) - x)  # below 0 it sharpens
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
         x += some(0.5) * draw(0, 8) * noise
-        struck = keras.random.uniform(ops.shape(images[..., :1]), seed=self.seed_generator)
-        x = ops.where(struck < some(0.2) * draw(0, 0.03), ops.where(noise > 0, 255.0, 0.0), x)
-        step = 1 + some(0.2) * draw(0, 20)  # between grey levels
         # In such tiles 0 stands for "no data".
-        return ops.concatenate([ops.clip(ops.round(x / step) * step, 1, 255), unchanged])
+        return ops.concatenate([ops.clip(x, 1, 255), unchanged])
 
-    def _blurred(self, images: tf.Tensor, axis: int) -> tf.Tensor:
+    def _blurred(self, images: tf.Tensor) -> tf.Tensor:
         # Shifted sums take a third of the time of a depthwise convolution, forward only.
-        side, pads = images.shape[axis], [(2, 2) if axis == n else (0, 0) for n in range(4)]
-        x = ops.pad(images, pads, mode="reflect")
-        windows = (x[(*[slice(None)] * axis, slice(i, i + side))] for i in range(5))
-        return sum(weight * x for weight, x in zip(self.BLUR, windows, strict=True))
+        side = images.shape[1]
+        x = ops.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+        x = sum(weight * x[:, i : i + side] for i, weight in enumerate(self.BLUR))
+        return sum(weight * x[:, :, i : i + side] for i, weight in enumerate(self.BLUR))

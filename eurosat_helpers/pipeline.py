@@ -40,8 +40,7 @@ def dataset(
         mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 disables it.
         compressed: Share of the tiles that are saved once more, as JPEG with full or halved color
-            resolution or as WebP, with a quality of 30 to 96; a fourth kind halves the color
-            resolution alone. No layer does that.
+            resolution or as WebP, with a quality of 30 to 96. No layer does that.
         teacher: From images to the probabilities that replace their labels (distillation: Hinton et
             al., arXiv 1503.02531). It gets blended tiles, but none that is saved once more.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
@@ -115,18 +114,11 @@ def dataset(
 
 
 def _compressed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    pixels = Image.fromarray(np.rint(image).astype(np.uint8))
-    kinds = (("JPEG", "4:4:4"), ("JPEG", "4:2:0"), ("WEBP", None), ("", ""))
-    form, color = kinds[rng.integers(len(kinds))]
-    if form:
-        encoded, quality = io.BytesIO(), int(rng.integers(30, 97))
-        pixels.save(encoded, form, quality=quality, subsampling=color)
-        pixels = Image.open(encoded)
-    else:  # what is left of 4:2:0 where a decoder does not smooth the color
-        light, *colors = pixels.convert("YCbCr").split()
-        colors = [one.reduce(2).resize(pixels.size, Image.Resampling.NEAREST) for one in colors]
-        pixels = Image.merge("YCbCr", [light, *colors])
-    return np.asarray(pixels.convert("RGB"))
+    encoded, quality = io.BytesIO(), int(rng.integers(30, 97))
+    form, color = (("JPEG", "4:4:4"), ("JPEG", "4:2:0"), ("WEBP", None))[rng.integers(3)]
+    pixels = np.rint(image).astype(np.uint8)
+    Image.fromarray(pixels).save(encoded, form, quality=quality, subsampling=color)
+    return np.asarray(Image.open(encoded).convert("RGB"))
 
 
 def _blend(

@@ -60,9 +60,9 @@ def test_random_appearance_changes_its_share_and_leaves_the_others_as_they_are()
     np.testing.assert_array_equal(drawn[1000:], images[1000:])
     assert drawn.min() >= 1
     assert drawn.max() <= 255
-    # Every change is a new draw; few have the same mean, since grey levels are integers.
+    # Every change is a new draw, and mild ones are as frequent as strong ones.
     distance = np.abs(drawn - images).mean(axis=(1, 2, 3))[changed]
-    assert len(np.unique(distance)) > 0.95 * changed.sum()
+    assert len(np.unique(distance)) == changed.sum()
 
 
 def test_random_appearance_removes_and_adds_haze_in_its_color():
@@ -82,18 +82,6 @@ def test_random_appearance_varies_the_light_smoothly_over_some_images():
     assert 0.2 < uneven.mean() < 0.6
     # Shade darkens by at most a half, and a veil brightens by at most 0.35 of what is left.
     assert np.ptp(quarters, axis=1).max() < 120
-
-
-def test_random_appearance_damages_pixels_and_coarsens_levels_of_a_few_and_blurs_along_an_axis():
-    images = np.random.default_rng(0).uniform(60, 180, (2000, 32, 32, 3)).astype(np.float32)
-    drawn = augmentation.RandomAppearance(1, seed=1)(images, training=True).numpy()
-    struck = np.isin(drawn, (1, 255)).all(axis=-1).mean(axis=(1, 2))
-    assert 0.1 < ((struck > 0) & (struck < 0.05)).mean() < 0.3
-    levels = np.array([len(np.unique(tile)) for tile in drawn])
-    assert 0.05 < (levels < 40).mean() < 0.2
-    down, across = (np.abs(np.diff(drawn, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2))
-    assert 0.1 < (np.abs(np.log(down / across)) > 0.1).mean() < 0.3
-    assert abs(np.log(down / across).mean()) < 0.02  # neither axis more than the other
 
 
 def test_share_out_of_range_is_named():

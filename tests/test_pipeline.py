@@ -116,16 +116,6 @@ def test_compression_changes_its_share_and_is_seeded(demo_tiles):
     assert distance.max() < 30  # the same tiles, in the same order
 
 
-def test_a_quarter_of_the_compressed_tiles_have_halved_color_alone():
-    rng = np.random.default_rng(0)
-    images = rng.uniform(80, 170, (200, 64, 64, 3)).astype(np.float32)
-    saved = np.stack([pipeline._compressed(image, rng) for image in images]).astype(int)
-    color = saved[..., 0] - saved[..., 1]  # the same in squares of 2 x 2 pixels, up to rounding
-    gaps = np.abs(color[:, ::2] - color[:, 1::2]), np.abs(color[..., ::2] - color[..., 1::2])
-    halved = np.all([gap.mean(axis=(1, 2)) < 1 for gap in gaps], axis=0)
-    assert 0.15 < halved.mean() < 0.35
-
-
 def test_shares_of_mixup_are_draws_of_the_beta_distribution():
     labels = tf.eye(4000)
     _, blended = pipeline._blend(tf.zeros((4000, 1, 1, 3)), labels, 0.5, (1, 2))
