@@ -80,12 +80,12 @@ class Run:
 
 
 def _architecture(model: keras.Model) -> str:
-    """Serialize the model without what changes when it is built again or compiled."""
+    """Serialize the model without what changes when it is built again, compiled or moved."""
 
     def essential(part: dict) -> dict | str:
         if part.get("class_name", "").endswith("DTypePolicy"):
             return part["config"]["name"]  # all other names are of layers
-        left_out = ("shared_object_id", "build_config", "compile_config")
+        left_out = ("shared_object_id", "build_config", "compile_config", "module")
         return {key: value for key, value in part.items() if key not in left_out}
 
     text = json.dumps(json.loads(model.to_json(), object_hook=essential), sort_keys=True)
