@@ -154,6 +154,7 @@ def test_offset_that_the_item_states_is_applied(service, tmp_path):
     fetch(service, tmp_path / "scene.tif")
     scene = opening.open_scene(tmp_path / "scene.tif")
     assert (scene.said_by, scene.scale, scene.offset) == ("tags", (1e-4,) * 3, (-0.1,) * 3)
+    assert scene.level == "L2A"
 
 
 @pytest.mark.parametrize(

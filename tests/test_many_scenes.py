@@ -30,6 +30,7 @@ def test_all_maps_are_there_and_complete_although_a_worker_was_killed(demo_tiles
         with rasterio.open(sources[-1], "w", **size, **grid) as file:
             file.write(tiles.transpose(4, 0, 2, 1, 3).reshape(3, 384, 384))
             file.scales, file.offsets = [0.275 / 254] * 3, [-0.275 / 254] * 3
+            file.update_tags(level="L1C")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     command = [sys.executable, "examples/many_scenes.py", str(maps), *sources]
     with distributed.LocalCluster(**options) as cluster:

@@ -12,11 +12,12 @@ import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
 
-from eurosat_helpers import artifact, data, plots, scenes
+from eurosat_helpers import artifact, augmentation, data, plots, scenes
 from eurosat_helpers.scenes import opening, sweeping
+from eurosat_helpers.scenes import scene as scene_room
 
 SCENES = os.environ.get("EUROSAT_SCENES")
-GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254}  # of tiles as they are
+GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254, "level": "L1C"}  # of tiles as they are
 UTM = {"crs": "EPSG:32632", "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
 
 
@@ -147,7 +148,8 @@ def test_every_product_gives_the_grey_levels_of_the_makers(classifier, mosaic, t
         else ((mosaic - 1) * np.float32(0.275 / 254)),
         tags=tags,
     )
-    found = scenes.classify(product, classifier, tmp_path / "map.tif", stride=64, **arguments)
+    options = {"stride": 64, "level": "L1C", **arguments}
+    found = scenes.classify(product, classifier, tmp_path / "map.tif", **options)
     expected = classifier.predict(np.stack(np.split(mosaic[:64], 4, axis=1)))
     # Thousandths of the reflectance are as wide as a grey level.
     tolerance = 0.3 if scale == 1e-3 else 0.05
@@ -167,14 +169,14 @@ def test_reading_is_the_scaling_of_the_makers(tmp_path):
 
 def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
     (tmp_path / "L2A").mkdir()  # the folder of a user says nothing
-    for name, said_by, white in (
-        ("T32TQM_20240704T101559_TCI.tif", "name", 0.3558),
-        ("T32TQM_20240704T101559_TCI_10m.tif", "name", 0.2),
-        ("my_tci_l2a.tif", "name", 0.2),
-        ("TCI.tif", "assumed", 0.3558),
+    for name, said_by, white, level in (
+        ("T32TQM_20240704T101559_TCI.tif", "name", 0.3558, "L1C"),
+        ("T32TQM_20240704T101559_TCI_10m.tif", "name", 0.2, "L2A"),
+        ("my_tci_l2a.tif", "name", 0.2, "L2A"),
+        ("TCI.tif", "assumed", 0.3558, None),
     ):
         scene = opening.open_scene(write(tmp_path / "L2A" / name, mosaic))
-        assert scene.said_by == said_by
+        assert (scene.said_by, scene.level) == (said_by, level)
         assert scene.scale[0] * 255 == pytest.approx(white)
 
 
@@ -195,12 +197,53 @@ def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, l
     quantification = f"<{prefix}QUANTIFICATION_VALUE>10000</{prefix}QUANTIFICATION_VALUE>"
     text = f'<n1:P xmlns:n1="https://psd">{quantification}<List>{offsets}</List></n1:P>'
     (folder / f"MTD_MSI{level}.xml").write_text(text)
-    grey, valid = opening.open_scene(folder).read()
+    scene = opening.open_scene(folder)
+    assert scene.level == level
+    grey, valid = scene.read()
     assert not valid[:5].any()
     np.testing.assert_array_equal(grey[5:], np.maximum(mosaic, 1)[5:])
     (images / f"T32_2022_B03{suffix}.tif").unlink()
     with pytest.raises(ValueError, match=r"one file each of B04, B03, B02"):
         opening.open_scene(folder)
+
+
+def test_level_is_taken_from_arguments_then_tags_then_names(mosaic, tmp_path):
+    files = [
+        write(tmp_path / f"T32TQM_20240704T101559_{band}_10m.tif", mosaic[..., :1])
+        for band in ("B04", "B03", "B02")
+    ]
+    assert opening.open_scene(files).level == "L2A"
+    assert opening.open_scene(files, level="L1C").level == "L1C"
+    named = write(tmp_path / "scene_L1C.tif", mosaic)
+    assert opening.open_scene(named).level == "L1C"
+    with rasterio.open(named, "r+") as file:
+        file.update_tags(level="L2A")
+    assert opening.open_scene(named).level == "L2A"
+    assert opening.open_scene(write(tmp_path / "scene.tif", mosaic)).level is None
+
+
+def test_haze_is_added_where_there_is_none(classifier, mosaic, tmp_path):
+    hazy = np.maximum(mosaic, 60)
+    clear = numbers(hazy) - np.rint(np.array([0.013, 0.0259, 0.0441]) / 1e-4)
+    source = write(tmp_path / "clear.tif", clear.astype(np.int16), tags=(1e-4, 0.0))
+    expected, output = classifier.predict(hazy[None, :64, :64])[0], tmp_path / "map.tif"
+    with pytest.warns(UserWarning, match=r"its darkest blue is that of level 2A.*Pass `level`"):
+        guessed = scenes.classify(source, classifier, output, stride=64)
+    found = scenes.classify(source, classifier, output, stride=64, level="L2A")
+    for one in (guessed, found):  # rounded once more, so the grey levels differ by up to 1
+        assert one.confidence[0, 0] == pytest.approx(expected.max(), abs=0.05)
+        np.testing.assert_array_equal(one.picture, opening.open_scene(source).read()[0])
+    with rasterio.open(output) as file:
+        assert file.tags()["level"] == "L2A"
+    scenes.classify(source, classifier, output, stride=64, level="L1C")  # nothing is said or added
+    bright = write(tmp_path / "bright.tif", numbers(hazy).astype(np.int16), tags=(1e-4, 0.0))
+    scene = opening.open_scene(bright)
+    assert scene.as_level_1c(scene.read()[0].reshape(-1, 3)).offset == (0.0,) * 3
+
+
+def test_haze_of_scenes_is_that_of_the_training():
+    grey = np.array(scene_room.AIR) * 254 / scene_room.WHITE
+    np.testing.assert_allclose(grey, augmentation.RandomAppearance.AIR, atol=0.1)
 
 
 def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_path):
@@ -244,7 +287,7 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({}, {}, "Nothing says what the numbers"),
+        ({}, {"level": "L1C"}, "Nothing says what the numbers"),
         ({"crs": None, "transform": Affine.identity()}, GREY, "no georeference"),
         ({"transform": Affine(60, 0, 0, 0, -60, 0)}, GREY, "60 x 60 m on the ground"),
         (
@@ -258,8 +301,8 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
             "5 x 5 m on the ground",
         ),
         ({"crs": 'LOCAL_CS["mine"]'}, GREY, "no georeference"),
-        ({}, {"scale": GREY["scale"], "offset": 0.1}, "Is an offset of 1000 left in"),
-        ({}, {"scale": GREY["scale"], "offset": -0.3}, "reflect nothing"),
+        ({}, {**GREY, "offset": 0.1}, "Is an offset of 1000 left in"),
+        ({}, {**GREY, "offset": -0.3}, "reflect nothing"),
     ],
 )
 def test_doubts_are_said(classifier, mosaic, tmp_path, options, arguments, message):
@@ -294,6 +337,7 @@ def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path
             r"from 1 to 3. Received: \[1, 2, 9\]",
         ),
         (np.ones((64, 64, 3), np.uint8), {"stride": 65}, r"`stride` must be .* Received: 65"),
+        (np.ones((64, 64, 3), np.uint8), {"level": "L2"}, "`level` must be"),
         (np.ones((64, 64, 3), np.uint8), {"scale": 0.0}, r"`scale` must be a positive number"),
     ],
 )
@@ -410,10 +454,13 @@ def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_netw
 @pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")
 def test_real_scenes(classifier, tmp_path):
     aberystwyth = scenes.classify(
-        Path(SCENES) / "aberystwyth_sr.tif", classifier, tmp_path / "map.tif"
+        Path(SCENES) / "aberystwyth_sr.tif", classifier, tmp_path / "map.tif", level="L2A"
     )
     areas = aberystwyth.areas()
     assert areas.index[0] == "Pasture"
+    sea = aberystwyth.classes[:10, :2]
+    assert (sea == classifier.class_names.index("SeaLake")).mean() > 0.8
+    assert (aberystwyth.unfamiliarity > 1).mean() < 0.03
     assert areas["hectares"].sum() == pytest.approx(930 * 947 / 100)
     source = Path(SCENES) / "dolomites_l1c.tif"
     dolomites = scenes.classify(source, classifier, tmp_path / "map.tif")

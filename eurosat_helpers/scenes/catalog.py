@@ -39,15 +39,16 @@ def fetch(
     """Find the least cloudy scene over a box and read red, green and blue of it into a GeoTIFF.
 
     Only the blocks of the cloud-optimized files that the box touches are transferred. The GeoTIFF
-    holds the digital numbers, and scale and offset as tags, as `classify` reads them. It is written
-    completely or not at all.
+    holds the digital numbers, and scale, offset and level as tags, as `classify` reads them. It is
+    written completely or not at all.
 
     Args:
         box: West, south, east, north in degrees.
         dates: First and last day, such as "2024-06-01/2024-08-31".
         output: Path of the GeoTIFF, ending in `.tif`.
         service: Address of a STAC API.
-        collection: A collection there with surface reflectance of Sentinel-2 at 10 m.
+        collection: A collection there with reflectance of Sentinel-2 at 10 m; one of level 1C has
+            "l1c" in its name.
 
     Returns:
         What was chosen: `scene`, `date`, `cloud cover` of the complete scene in percent, `scale`,
@@ -86,7 +87,8 @@ def fetch(
         with memory.open(**profile) as file:
             file.write(pixels)
             file.scales, file.offsets = (scale,) * 3, (offset,) * 3
-            file.update_tags(scene=item.id, service=service)
+            level = "L1C" if "l1c" in collection.lower() else "L2A"
+            file.update_tags(scene=item.id, service=service, level=level)
         files.write(output, memory.getbuffer())
     return pd.Series(
         {

@@ -28,6 +28,7 @@ def classify(
     bands: Sequence[int] | None = None,
     scale: float | None = None,
     offset: float | None = None,
+    level: str | None = None,
 ) -> LandCover:
     """Classify a scene in windows of 64 x 64 pixels and write the map as a GeoTIFF.
 
@@ -35,6 +36,9 @@ def classify(
     windows that cover it completely. The last windows of a row or column are aligned with the edge
     of the scene. A window of which less than half has data does not count. A strip of the scene is
     in memory at a time. An interrupted call resumes when it is repeated.
+
+    The training tiles are of level 1C, so the haze of a clear day is added to a scene of level 2A
+    (`scene.Scene.as_level_1c`).
 
     The GeoTIFF is cloud-optimized and has three bands: the number of the class (255: no data), with
     colors and names in the `.aux.xml` beside it; the confidence in percent; the unfamiliarity in
@@ -49,6 +53,7 @@ def classify(
         bands: See `opening.open_scene`.
         scale: See `opening.open_scene`.
         offset: See `opening.open_scene`.
+        level: See `opening.open_scene`; where nothing says it, the darkest blue decides.
 
     Returns:
         The map in memory.
@@ -59,8 +64,8 @@ def classify(
         OSError: If the map cannot be written.
 
     Warns:
-        UserWarning: If what the numbers mean is not known or looks wrong, pixels are not about 10 m
-            on the ground, or there is no georeference.
+        UserWarning: If what the numbers mean is not known or looks wrong, the level had to be
+            guessed, pixels are not about 10 m on the ground, or there is no georeference.
     """
     output = Path(output)
     if not isinstance(stride, (int, np.integer)) or not 1 <= stride <= SIDE:
@@ -68,7 +73,7 @@ def classify(
     stride = int(stride)
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
-    scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset)
+    scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset, level=level)
     first = scene.files[0]
     if output.resolve() in [Path(file.name).resolve() for file in scene.files]:
         raise ValueError(f"`output` must be another file than `source`. Received: {output}.")
@@ -83,7 +88,8 @@ def classify(
         warnings.warn(doubt, stacklevel=2)
 
     state_file = output.with_name(f".{output.name}.unfinished")
-    answers = sweeping.sweep(scene, classifier, stride, state_file)
+    hazy = scene.as_level_1c(picture[valid])  # the picture shows the scene as it is
+    answers = sweeping.sweep(hazy, classifier, stride, state_file)
     probabilities, unfamiliarity = answers[..., :-1], answers[..., -1]
     known = ~np.isnan(unfamiliarity)
     metres = scene.pixel_metres() or (np.nan, np.nan)
@@ -104,6 +110,7 @@ def classify(
         "stride": stride,
         "reflectance": f"digital number * {list(scene.scale)} + {list(scene.offset)}",
         "scale_from": scene.said_by,
+        "level": hazy.level,
     }
     a, b, c, d, e, f = first.transform[:6]
     transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)

@@ -28,6 +28,7 @@ def open_scene(
     bands: Sequence[int] | None = None,
     scale: float | None = None,
     offset: float | None = None,
+    level: str | None = None,
 ) -> Scene:
     """Open a scene and find out what its numbers mean.
 
@@ -41,15 +42,19 @@ def open_scene(
             the kind of the numbers.
         offset: Reflectance of digital number 0, -0.1 in products since processing baseline 04.00
             (January 2022); `None` takes it from where the scale comes from.
+        level: "L1C" (top of atmosphere) or "L2A" (surface reflectance); `None` takes it from the
+            product's XML, the tag `level` or the name of a file, where one of them says it.
 
     Raises:
         FileNotFoundError: If a file is missing.
         ValueError: If it is no such scene, or the arguments do not fit it.
     """
-    said_by, numbers = "tags", None
+    if level not in ("L1C", "L2A", None):
+        raise ValueError(f'`level` must be "L1C", "L2A" or None. Received: {level!r}.')
+    said_by, numbers, product = "tags", None, None
     if not isinstance(source, (list, tuple)):
         if Path(source).is_dir():
-            source, numbers = _safe(Path(source))
+            source, numbers, product = _safe(Path(source))
             said_by = "product"
         else:
             source = [source]
@@ -93,7 +98,8 @@ def open_scene(
     integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
     silent = all(file.nodatavals[0] is None for file in files)
     nodata = 0.0 if integers and silent else None
-    return Scene(tuple(files), chosen, scales, offsets, nodata, said_by)
+    level = level or product or files[0].tags().get("level") or _level(Path(files[0].name))
+    return Scene(tuple(files), chosen, scales, offsets, nodata, said_by, level)
 
 
 def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
@@ -131,19 +137,27 @@ def _assumed(file: rasterio.DatasetReader) -> tuple[str, tuple[float, ...], tupl
     """Take scale and offset from the name, else from the kind of the numbers."""
     kind, path = np.dtype(file.dtypes[0]), Path(file.name)
     if kind == np.uint8 and "TCI" in path.stem.upper():
-        names = [path.stem, *(name for name in path.parts if name.upper().endswith(".SAFE"))]
-        level = re.search(r"L1C|L2A|TCI_10M", " ".join(names).upper())
-        # Products of level 1C name theirs T32TQM_20240704T101559_TCI.
-        standard = re.fullmatch(r"T\w{5}_\d{8}T\d{6}_TCI", path.stem)
-        white = TRUE_COLOR["L2A" if level and level[0] != "L1C" else "L1C"]
-        return "name" if level or standard else "assumed", (white / 255,) * 3, (0.0,) * 3
+        level = _level(path)
+        white = TRUE_COLOR[level or "L1C"]
+        return "name" if level else "assumed", (white / 255,) * 3, (0.0,) * 3
     if kind == np.uint8:  # EuroSAT's own grey levels
         return "assumed", (WHITE / 254,) * 3, (-WHITE / 254,) * 3
     return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
 
 
-def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Find the three bands of 10 m, and scale and offset in the XML of the product."""
+def _level(path: Path) -> str | None:
+    """Read the level in the name of a file, or of the product that it lies in."""
+    names = [path.stem, *(name for name in path.parts if name.upper().endswith(".SAFE"))]
+    if named := re.search(r"L1C|L2A", " ".join(names).upper()):
+        return named[0]
+    # Products of level 1C name theirs T32TQM_20240704T101559_TCI; those of 2A add the pixel size.
+    if re.search(r"_(TCI|B0[234])_10M$", path.stem.upper()):
+        return "L2A"
+    return "L1C" if re.fullmatch(r"T\w{5}_\d{8}T\d{6}_(TCI|B0[234])", path.stem) else None
+
+
+def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]], str]:
+    """Find the three bands of 10 m; scale, offset and level are in the XML of the product."""
     images = [path for path in folder.glob("GRANULE/*/IMG_DATA/**/*") if path.is_file()]
     found = [
         [path for path in images if re.search(rf"_{band}(_10m)?$", path.stem)] for band in BANDS
@@ -169,4 +183,4 @@ def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[floa
             f"Received: {error!r}."
         ) from error
     offsets = tuple(scale * values.get(f"ADD_OFFSET{number}", 0.0) for number in (3, 2, 1))
-    return [paths[0] for paths in found], ((scale,) * 3, offsets)
+    return [paths[0] for paths in found], ((scale,) * 3, offsets), about[0].stem[-3:]

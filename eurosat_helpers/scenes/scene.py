@@ -1,13 +1,14 @@
 """A Sentinel-2 scene as grey levels of EuroSAT's tiles.
 
 EuroSAT's makers scaled the digital numbers 0 to 2750 of L1C products to 1 to 255 (gdal_translate
--scale 0 2750 1 255), so grey level 1 stands for a reflectance of 0 and 255 for 0.275.
+-scale 0 2750 1 255), so grey level 1 stands for a reflectance of 0 and 255 for 0.275. Level 1C is
+what the satellite sees, with the haze of the air; level 2A is the surface alone.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,10 @@ PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
 EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
+# Grey level in blue that air alone exceeds: of 200 pixels, the darkest of each EuroSAT tile is at
+# least 51. The darkest of a scene without haze are far below, unless all of it is bright.
+HAZELESS = 45
+AIR = (0.013, 0.0259, 0.0441)  # reflectance of a clear atmosphere in red, green and blue
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Scene:
             themselves say.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
+        level: "L1C", "L2A", or `None` where nothing says it.
     """
 
     files: tuple[rasterio.DatasetReader, ...]
@@ -43,6 +49,7 @@ class Scene:
     offset: tuple[float, ...]
     nodata: float | None
     said_by: str
+    level: str | None = None
 
     def read(
         self, window: Window | None = None, shape: tuple[int, int] | None = None
@@ -90,6 +97,26 @@ class Scene:
         about = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return [[file.name for file in self.files], about, self.bands, self.scale, self.offset]
 
+    def as_level_1c(self, overview: np.ndarray) -> Scene:
+        """Add the haze of a clear atmosphere to a scene of level 2A: the training tiles have it.
+
+        What the air scatters back is added to each band; how much it absorbs is left out. Where the
+        level is not known, the darkest blue decides: pixels so dark are seen without air.
+
+        Args:
+            overview: Grey levels of pixels with data, `(N, 3)`.
+
+        Returns:
+            The scene with its level and, at level 2A, other offsets.
+        """
+        level = self.level or ("L2A" if self._looks_hazeless(overview) else "L1C")
+        air = AIR if level == "L2A" else (0.0,) * 3
+        offset = tuple(one + more for one, more in zip(self.offset, air, strict=True))
+        return replace(self, level=level, offset=offset)
+
+    def _looks_hazeless(self, overview: np.ndarray) -> bool:
+        return len(overview) > 0 and np.percentile(overview[:, 2], 0.5) < HAZELESS
+
     def pixel_metres(self) -> tuple[float, float] | None:
         """Measure the pixels on the ground, height and width; `None` without a georeference."""
         file = self.files[0]
@@ -122,6 +149,11 @@ class Scene:
             found.append(
                 f"The pixels of `{name}` are {metres[1]:.3g} x {metres[0]:.3g} m on the ground, "
                 f"those of the training {PIXEL:.0f} m: resample the scene (`gdalwarp -tr 10 10`)."
+            )
+        if self.level is None and self._looks_hazeless(overview):
+            found.append(
+                f"Nothing says the processing level of `{name}`: its darkest blue is that of "
+                'level 2A, so the haze of a clear day is added to it. Pass `level`, "L1C" or "L2A".'
             )
         if len(overview):
             dark = np.percentile(overview[:, 0], 0.5)

@@ -54,7 +54,8 @@ def measure(file: str, side: int, stride: int) -> None:
     rate = len(images) / (time.perf_counter() - started)
     windows = len([*range(0, side - 64, stride), side - 64]) ** 2
     started = time.perf_counter()
-    scenes.classify(file, classifier, Path(file).with_name("map.tif"), stride=stride)
+    output = Path(file).with_name("map.tif")
+    scenes.classify(file, classifier, output, stride=stride, level="L1C")
     seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
