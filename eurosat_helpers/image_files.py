@@ -28,7 +28,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 def classify(
-    source: str | Path, classifier: Classifier, *, size: str | None = None, progress: bool = True
+    source: str | Path, classifier: Classifier, *, size: str | None = None, level: str = "L1C"
 ) -> pd.DataFrame:
     """Classify every JPEG, PNG, TIFF and WebP file of a folder or zip file, at any depth.
 
@@ -42,7 +42,7 @@ def classify(
         size: What to do with an image that is not 64x64 pixels: None refuses it; "cut" makes
             windows of 64x64 pixels, the last ones moved inwards so that the edges are covered;
             "scale" resizes it, without keeping its shape or the size of its pixels on the ground.
-        progress: Whether to show a progress bar.
+        level: "L1C", as EuroSAT, or "L2A": the haze of a clear day is added to each image.
 
     Returns:
         One row per image, or per window with "cut", sorted by file: `file` (its path in `source`);
@@ -53,15 +53,19 @@ def classify(
 
     Raises:
         FileNotFoundError: If `source` does not exist.
-        ValueError: If `size` is unknown, or if `source` is neither a folder nor a complete and safe
-            zip file, or holds no such file.
+        ValueError: If `size` or `level` is unknown, or if `source` is neither a folder nor a
+            complete and safe zip file, or holds no such file.
     """
     if size not in (None, "cut", "scale"):
         raise ValueError(f'`size` must be None, "cut" or "scale". Received: {size!r}')
+    if level not in ("L1C", "L2A"):
+        raise ValueError(f'`level` must be "L1C" or "L2A". Received: {level!r}')
     waiting, places, answers, measures, problems = [], [], [], [], {}
 
     def serve() -> None:
         images = np.concatenate(waiting)
+        if level == "L2A":
+            images = np.minimum(images + np.float32(pixels.HAZE), 255)
         answers.append(classifier.serve(images))
         measures.append(pixels.measure(images))
         waiting.clear()
@@ -74,7 +78,7 @@ def classify(
             files, lambda file: _decoded(file, sizes[file], read_file, size), size
         )
         # A bar that is drawn often leaves hundreds of lines in the file of a notebook.
-        bar = {"file": sys.stdout, "mininterval": 2, "disable": not progress, "unit": "file"}
+        bar = {"file": sys.stdout, "mininterval": 2, "unit": "file"}
         for number, result in enumerate(tqdm(decoded, total=len(files), **bar)):
             if isinstance(result, str):
                 problems[number] = result

@@ -9,6 +9,13 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from eurosat_helpers.data import IMAGE_SIZE
 
+# Grey levels that a clear atmosphere adds to red, green and blue. EuroSAT's tiles are of level 1C,
+# which has them; level 2A is the surface alone.
+HAZE = (12.0, 23.9, 40.7)
+# Grey level in blue that no tile of EuroSAT stays below: of 200 pixels of each, the darkest is at
+# least 51. Images without haze do, unless all in them is bright.
+HAZELESS = 45
+
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 _MAX_PIXELS = 4096 * 4096  # 50 MB decoded
 _WIDTH, _BITS, _BANDS = 256, 258, 277  # tags of TIFF
@@ -99,11 +106,12 @@ def measure(images: np.ndarray) -> np.ndarray:
         images: Pixels as the classifier gets them, shape `(N, height, width, 3)`.
 
     Returns:
-        Per image its least and its largest value and the standard deviations of red and blue,
-        float `(N, 4)`.
+        Per image its least and its largest value, the least of blue, and the standard deviations of
+        red and blue, float `(N, 5)`.
     """
     deviations = images[:, ::2, ::2, ::2].astype(np.float32).std(axis=(1, 2))  # a quarter will do
-    return np.column_stack([images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3)), deviations])
+    least = images.min(axis=(1, 2))
+    return np.column_stack([least.min(1), images.max(axis=(1, 2, 3)), least[:, 2], deviations])
 
 
 def suspicions(measures: np.ndarray) -> list[str]:
@@ -111,9 +119,9 @@ def suspicions(measures: np.ndarray) -> list[str]:
 
     Looked for: images that are all black; values scaled to 0-1 or 0-10; and from 20 images on an
     offset of 1000 left in, which is 92 grey levels that no pixel is below (in EuroSAT's tiles of
-    any class, fewer than one in ten has no such pixel), and red and blue swapped, told by blue that
-    varies more than red within most images. (Which of the two is brighter depends on haze and
-    class: air brightens blue but adds no contrast.)
+    any class, fewer than one in ten has no such pixel), red and blue swapped, told by blue that
+    varies more than red within most images (which of the two is brighter depends on haze and class:
+    air brightens blue but adds no contrast), or else no haze, told by the darkest blue.
 
     Args:
         measures: What `measure` returned, of all images.
@@ -121,7 +129,7 @@ def suspicions(measures: np.ndarray) -> list[str]:
     Returns:
         One sentence each; an empty list if nothing is suspicious.
     """
-    found, (least, largest, red, blue) = [], measures.T
+    found, (least, largest, least_blue, red, blue) = [], measures.T
     if black := np.sum(largest == 0):
         found.append(f"{black:,} of {len(measures):,} images are all black: data are missing.")
     if 0 < (highest := largest.max(initial=0)) < 30:
@@ -139,6 +147,11 @@ def suspicions(measures: np.ndarray) -> list[str]:
         found.append(
             f"Blue varies more than red in {more / seen:.0%} of the images, unlike in EuroSAT: "
             "the two may be swapped."
+        )
+    elif seen >= 20 and highest >= 30 and (clear := np.sum(least_blue < HAZELESS)) > 0.6 * seen:
+        found.append(
+            f"In {clear / seen:.0%} of the images blue is darker than in any tile of EuroSAT: they "
+            'look like level 2A, without haze. `level = "L2A"` adds that of a clear day.'
         )
     return found
 

@@ -195,4 +195,8 @@ def test_each_cause_is_found_by_its_name(some):
     (said,) = doubts(offset)
     assert "In 100% of the images no pixel is dark" in said
     assert "offset of 1000" in said
+    clear = np.maximum(some - np.array(pixels.HAZE), 1).astype("uint8")
+    (said,) = doubts(clear)
+    assert "of the images blue is darker than in any tile of EuroSAT" in said
+    assert doubts(np.minimum(clear + np.array(pixels.HAZE), 255)) == []
     assert doubts(some[:5, ..., ::-1]) == doubts(offset[:5]) == []  # too few to tell

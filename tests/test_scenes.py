@@ -12,9 +12,8 @@ import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
 
-from eurosat_helpers import artifact, augmentation, data, plots, scenes
+from eurosat_helpers import artifact, augmentation, data, pixels, plots, scenes
 from eurosat_helpers.scenes import opening, sweeping
-from eurosat_helpers.scenes import scene as scene_room
 
 SCENES = os.environ.get("EUROSAT_SCENES")
 GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254, "level": "L1C"}  # of tiles as they are
@@ -242,8 +241,7 @@ def test_haze_is_added_where_there_is_none(classifier, mosaic, tmp_path):
 
 
 def test_haze_of_scenes_is_that_of_the_training():
-    grey = np.array(scene_room.AIR) * 254 / scene_room.WHITE
-    np.testing.assert_allclose(grey, augmentation.RandomAppearance.AIR, atol=0.1)
+    assert pixels.HAZE == augmentation.RandomAppearance.AIR
 
 
 def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_path):

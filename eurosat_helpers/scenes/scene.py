@@ -16,15 +16,13 @@ import rasterio
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
+from eurosat_helpers import pixels
+
 WHITE = 0.275  # reflectance of grey level 255
 PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
 EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
-# Grey level in blue that air alone exceeds: of 200 pixels, the darkest of each EuroSAT tile is at
-# least 51. The darkest of a scene without haze are far below, unless all of it is bright.
-HAZELESS = 45
-AIR = (0.013, 0.0259, 0.0441)  # reflectance of a clear atmosphere in red, green and blue
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,13 @@ class Scene:
             The scene with its level and, at level 2A, other offsets.
         """
         level = self.level or ("L2A" if self._looks_hazeless(overview) else "L1C")
-        air = AIR if level == "L2A" else (0.0,) * 3
-        offset = tuple(one + more for one, more in zip(self.offset, air, strict=True))
+        share = WHITE / 254 if level == "L2A" else 0  # reflectance of a grey level of haze
+        pairs = zip(self.offset, pixels.HAZE, strict=True)
+        offset = tuple(one + share * haze for one, haze in pairs)
         return replace(self, level=level, offset=offset)
 
     def _looks_hazeless(self, overview: np.ndarray) -> bool:
-        return len(overview) > 0 and np.percentile(overview[:, 2], 0.5) < HAZELESS
+        return len(overview) > 0 and np.percentile(overview[:, 2], 0.5) < pixels.HAZELESS
 
     def pixel_metres(self) -> tuple[float, float] | None:
         """Measure the pixels on the ground, height and width; `None` without a georeference."""

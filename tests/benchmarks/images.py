@@ -57,14 +57,14 @@ def main() -> None:
                     file.writestr(f"{number:06}.jpg", encoded[number % FILES])
 
         def whole() -> None:
-            image_files.classify(sources[FILES], classifier, progress=False)
+            image_files.classify(sources[FILES], classifier)
 
         def parts() -> None:
             images = np.stack([np.asarray(pixels.decode(content)) for content in encoded])
             classifier.serve(images)
 
         for part in (count // 4, count):
-            image_files.classify(sources[part], classifier, progress=False)
+            image_files.classify(sources[part], classifier)
             print(f"memory: {memory():.0f} MB after {part} files", flush=True)
         times = [(seconds(parts), seconds(whole)) for _ in range(REPEATS)]
     apart, together = (statistics.median(side) for side in zip(*times, strict=True))
