@@ -38,7 +38,7 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
     head = transfer.fit_head(model, train, validation, epochs=8, seed=SEED, **HEAD)
     transfer.unfreeze(model, fixed_statistics=False)
     settings = {"epochs": 12, "seed": SEED, "compressed": COMPRESSED, **FINE_TUNING}
-    settings |= {"mixup": 0.2, "label_smoothing": 0.0}
+    settings["learning_rate"] = 3e-4
     history = training.fit(
         model, train, validation, checkpoint_dir="checkpoints/places_fine_tuned", **settings
     )
