@@ -64,19 +64,18 @@ def classify(
 
     def serve() -> None:
         images = np.concatenate(waiting)
-        if level == "L2A":
-            images = np.minimum(images + np.float32(pixels.HAZE), 255)
-        answers.append(classifier.serve(images))
         measures.append(pixels.measure(images))
+        if level == "L2A":  # but not where data are missing
+            haze = np.rint(pixels.HAZE).astype("uint8") * images.any(axis=-1, keepdims=True)
+            images = np.minimum(images, 255 - haze) + haze
+        answers.append(classifier.serve(images))
         waiting.clear()
 
     with warnings.catch_warnings(), _opened(Path(source)) as (sizes, read_file):
         warnings.simplefilter("ignore", UserWarning)  # Pillow's, about metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         files = list(sizes)
-        decoded = _in_threads(
-            files, lambda file: _decoded(file, sizes[file], read_file, size), size
-        )
+        decoded = _in_threads(files, lambda one: _decoded(one, sizes[one], read_file, size), size)
         # A bar that is drawn often leaves hundreds of lines in the file of a notebook.
         bar = {"file": sys.stdout, "mininterval": 2, "unit": "file"}
         for number, result in enumerate(tqdm(decoded, total=len(files), **bar)):
@@ -90,7 +89,7 @@ def classify(
                 serve()
         if waiting:
             serve()
-    for sentence in pixels.suspicions(np.concatenate(measures)) if measures else []:
+    for sentence in pixels.suspicions(np.concatenate(measures), level) if measures else []:
         print(f"Note: {sentence}")
     return _table(files, places, answers, problems, classifier, cut=size == "cut")
 

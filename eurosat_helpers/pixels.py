@@ -12,8 +12,8 @@ from eurosat_helpers.data import IMAGE_SIZE
 # Grey levels that a clear atmosphere adds to red, green and blue. EuroSAT's tiles are of level 1C,
 # which has them; level 2A is the surface alone.
 HAZE = (12.0, 23.9, 40.7)
-# Grey level in blue that no tile of EuroSAT stays below: of 200 pixels of each, the darkest is at
-# least 51. Images without haze do, unless all in them is bright.
+# Grey level: percentile 0.5 of blue is at least 51 in each tile of EuroSAT. In images without haze
+# it is below this one, unless all in them is bright.
 HAZELESS = 45
 
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
@@ -106,15 +106,18 @@ def measure(images: np.ndarray) -> np.ndarray:
         images: Pixels as the classifier gets them, shape `(N, height, width, 3)`.
 
     Returns:
-        Per image its least and its largest value, the least of blue, and the standard deviations of
-        red and blue, float `(N, 5)`.
+        Per image its least and its largest value, percentile 0.5 of blue where there is data, and
+        the standard deviations of red and blue, float `(N, 5)`.
     """
-    deviations = images[:, ::2, ::2, ::2].astype(np.float32).std(axis=(1, 2))  # a quarter will do
-    least = images.min(axis=(1, 2))
-    return np.column_stack([least.min(1), images.max(axis=(1, 2, 3)), least[:, 2], deviations])
+    some = images[:, ::2, ::2]  # a quarter will do
+    deviations = some[..., ::2].astype(np.float32).std(axis=(1, 2))
+    blue = np.where(some.any(axis=-1), some[..., 2], 255).reshape(len(images), -1)
+    dark = np.partition(blue, place := blue.shape[1] // 200, axis=1)[:, place]
+    ends = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
+    return np.column_stack([*ends, dark, deviations])
 
 
-def suspicions(measures: np.ndarray) -> list[str]:
+def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
     """Say what may be wrong with images as a whole, by their values alone.
 
     Looked for: images that are all black; values scaled to 0-1 or 0-10; and from 20 images on an
@@ -125,11 +128,12 @@ def suspicions(measures: np.ndarray) -> list[str]:
 
     Args:
         measures: What `measure` returned, of all images.
+        level: "L2A" if it is known that they are without haze.
 
     Returns:
         One sentence each; an empty list if nothing is suspicious.
     """
-    found, (least, largest, least_blue, red, blue) = [], measures.T
+    found, (least, largest, dark_blue, red, blue) = [], measures.T
     if black := np.sum(largest == 0):
         found.append(f"{black:,} of {len(measures):,} images are all black: data are missing.")
     if 0 < (highest := largest.max(initial=0)) < 30:
@@ -138,6 +142,7 @@ def suspicions(measures: np.ndarray) -> list[str]:
             "by 255 what is scaled to 0-1, and scale reflectance as EuroSAT's tiles were."
         )
     seen, more, bright = np.sum(largest > 0), np.sum(blue > red), np.sum(least > 85)
+    clear = np.sum(dark_blue < HAZELESS)
     if seen >= 20 and bright > 0.8 * seen:
         found.append(
             f"In {bright / seen:.0%} of the images no pixel is dark, unlike in EuroSAT: the offset "
@@ -148,10 +153,10 @@ def suspicions(measures: np.ndarray) -> list[str]:
             f"Blue varies more than red in {more / seen:.0%} of the images, unlike in EuroSAT: "
             "the two may be swapped."
         )
-    elif seen >= 20 and highest >= 30 and (clear := np.sum(least_blue < HAZELESS)) > 0.6 * seen:
+    elif seen >= 20 and highest >= 30 and clear > 0.6 * seen and level == "L1C":
         found.append(
-            f"In {clear / seen:.0%} of the images blue is darker than in any tile of EuroSAT: they "
-            'look like level 2A, without haze. `level = "L2A"` adds that of a clear day.'
+            f"In {clear / seen:.0%} of the images the darkest blue is below that of EuroSAT's "
+            'tiles: they may be of level 2A, without haze (`level = "L2A"` adds it), or darkened.'
         )
     return found
 

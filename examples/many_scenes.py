@@ -1,8 +1,9 @@
 """Map many scenes with Dask: over the cores of this machine, or the workers of a cluster.
 
 Run `python examples/many_scenes.py maps scene1.tif scene2.tif ...`, with the address of a
-scheduler in DASK_SCHEDULER to use its workers, which must see the same files. It needs
-`pip install distributed`. A scene whose worker dies goes to another one; a map is written
+scheduler in DASK_SCHEDULER to use its workers, which must see the same files. The scenes must say
+what their numbers mean: scale, offset and level, as products and what `scenes.fetch` writes do. It
+needs `pip install distributed`. A scene whose worker dies goes to another one; a map is written
 completely or not at all, so running the command again does only what is missing.
 """
 

@@ -157,6 +157,12 @@ def test_offset_that_the_item_states_is_applied(service, tmp_path):
     assert scene.level == "L2A"
 
 
+def test_level_is_that_of_the_collection(service, tmp_path):
+    for collection, level in (("sentinel-2-l1c", "L1C"), ("sentinel-2-c1-l2a", "L2A")):
+        assert fetch(service, tmp_path / "scene.tif", collection=collection).level == level
+        assert opening.open_scene(tmp_path / "scene.tif").level == level
+
+
 @pytest.mark.parametrize(
     ("about", "offset"),
     [

@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from eurosat_helpers import artifact, image_files, pixels
+from eurosat_helpers import artifact, image_files
 
 RNG = np.random.default_rng(0)
 
@@ -97,14 +97,18 @@ def test_table_has_a_row_for_each_file_and_the_classifiers_answers(
     assert not shown.err
 
 
-def test_level_2a_gets_the_haze_of_a_clear_day(classifier, tmp_path):
-    clear = RNG.integers(0, 256, (64, 64, 3), "uint8")
+def test_level_2a_gets_the_haze_of_a_clear_day(classifier, tmp_path, capsys):
+    clear = RNG.integers(1, 256, (64, 64, 3), "uint8")
+    clear[:9] = 0  # no data, which gets none
     Image.fromarray(clear).save(tmp_path / "a.png")
+    save(tmp_path / "black.png", (64, 64), "black")
     table = image_files.classify(tmp_path, classifier, level="L2A")
-    hazy = np.minimum(clear + np.array(pixels.HAZE, np.float32), 255)
+    hazy = np.minimum(clear + np.array([12, 24, 41]), 255).astype("uint8")
+    hazy[:9] = 0
     probabilities = classifier.predict(hazy[None])[0]
     np.testing.assert_allclose(table[[*classifier.class_names]].loc[0], probabilities, atol=1e-5)
     np.testing.assert_array_equal(image_files.read(tmp_path, table)[0], clear)  # shown as it is
+    assert "1 of 2 images are all black" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r'`level` must be "L1C" or "L2A". Received: None'):
         image_files.classify(tmp_path, classifier, level=None)
 

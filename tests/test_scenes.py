@@ -174,14 +174,16 @@ def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
         ("my_tci_l2a.tif", "name", 0.2, "L2A"),
         ("TCI.tif", "assumed", 0.3558, None),
     ):
-        scene = opening.open_scene(write(tmp_path / "L2A" / name, mosaic))
+        file = write(tmp_path / "L2A" / name, mosaic)
+        scene = opening.open_scene(file)
         assert (scene.said_by, scene.level) == (said_by, level)
         assert scene.scale[0] * 255 == pytest.approx(white)
+        assert opening.open_scene(file, level="L2A").scale[0] * 255 == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A"])
 def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, level):
-    folder = tmp_path / f"S2A_MSI{level}.SAFE"
+    folder = tmp_path / "renamed_L3.SAFE"  # the XML says the level
     images = folder / "GRANULE" / "L_T32" / "IMG_DATA" / ("R10m" if level == "L2A" else ".")
     images.mkdir(parents=True)
     suffix = "_10m" if level == "L2A" else ""
@@ -215,29 +217,61 @@ def test_level_is_taken_from_arguments_then_tags_then_names(mosaic, tmp_path):
     assert opening.open_scene(files, level="L1C").level == "L1C"
     named = write(tmp_path / "scene_L1C.tif", mosaic)
     assert opening.open_scene(named).level == "L1C"
-    with rasterio.open(named, "r+") as file:
-        file.update_tags(level="L2A")
-    assert opening.open_scene(named).level == "L2A"
-    assert opening.open_scene(write(tmp_path / "scene.tif", mosaic)).level is None
+    for tags, level in (
+        ({"PROCESSING_LEVEL": "Level-2A"}, "L2A"),
+        ({"level": "l2a"}, "L2A"),
+        ({"level": "surface"}, "L1C"),  # not a level: the name says it
+    ):
+        with rasterio.open(named, "r+") as file:
+            file.update_tags(**tags)
+        assert opening.open_scene(named).level == level
+        assert opening.open_scene(named, level="L1C").level == "L1C"
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("S2A_MSIL2A_20210601_scene", "L2A"),
+        ("my_l2a", "L2A"),
+        ("sentinel-2-l1c_0", "L1C"),
+        ("sentinel2a_20210601", None),
+        ("Sentinel2A_L1C", "L1C"),
+        ("vol1c", None),
+        ("parcel2a", None),
+        ("my_B04_10m", None),
+    ],
+)
+def test_level_is_read_from_a_name_only_where_it_stands_there(mosaic, tmp_path, name, level):
+    assert opening.open_scene(write(tmp_path / f"{name}.tif", mosaic)).level == level
 
 
 def test_haze_is_added_where_there_is_none(classifier, mosaic, tmp_path):
     hazy = np.maximum(mosaic, 60)
-    clear = numbers(hazy) - np.rint(np.array([0.013, 0.0259, 0.0441]) / 1e-4)
+    clear = numbers(hazy) - np.rint(np.array(pixels.HAZE) * 0.275 / 254 / 1e-4)
     source = write(tmp_path / "clear.tif", clear.astype(np.int16), tags=(1e-4, 0.0))
-    expected, output = classifier.predict(hazy[None, :64, :64])[0], tmp_path / "map.tif"
-    with pytest.warns(UserWarning, match=r"its darkest blue is that of level 2A.*Pass `level`"):
+    scene = opening.open_scene(source, level="L2A")
+    grey, _ = scene.as_level_1c(np.empty((0, 3))).read()
+    assert np.abs(grey.astype(int) - hazy).max() <= 1  # rounded once more
+    expected, output = classifier.serve(grey[None, :64, :64]), tmp_path / "map.tif"
+    with pytest.warns(UserWarning, match=r"Its darkest blue is that of level 2A.*pass `level`"):
         guessed = scenes.classify(source, classifier, output, stride=64)
-    found = scenes.classify(source, classifier, output, stride=64, level="L2A")
-    for one in (guessed, found):  # rounded once more, so the grey levels differ by up to 1
-        assert one.confidence[0, 0] == pytest.approx(expected.max(), abs=0.05)
-        np.testing.assert_array_equal(one.picture, opening.open_scene(source).read()[0])
     with rasterio.open(output) as file:
-        assert file.tags()["level"] == "L2A"
-    scenes.classify(source, classifier, output, stride=64, level="L1C")  # nothing is said or added
-    bright = write(tmp_path / "bright.tif", numbers(hazy).astype(np.int16), tags=(1e-4, 0.0))
-    scene = opening.open_scene(bright)
-    assert scene.as_level_1c(scene.read()[0].reshape(-1, 3)).offset == (0.0,) * 3
+        assert (file.tags()["level"], file.tags()["level_from"]) == ("L2A", "its darkest blue")
+    told = scenes.classify(source, classifier, output, stride=64, level="L2A")
+    unlike = expected["unfamiliarity"] / classifier.metadata["unfamiliarity_threshold"]["threshold"]
+    for one in (guessed, told):
+        assert one.unfamiliarity[0, 0] == pytest.approx(unlike[0], rel=1e-4)
+        np.testing.assert_array_equal(one.picture, scene.read()[0])  # as it is
+    as_it_is = scenes.classify(source, classifier, output, stride=64, level="L1C")
+    assert abs(as_it_is.unfamiliarity[0, 0] / unlike[0] - 1) > 0.01
+
+
+def test_scene_with_haze_stays_as_it_is(mosaic, tmp_path):
+    file = write(tmp_path / "scene.tif", np.maximum(mosaic, 60), tags=(0.275 / 254, 0.0))
+    scene = opening.open_scene(file)
+    overview = scene.read()[0].reshape(-1, 3)
+    assert scene.as_level_1c(overview).level == "L1C"
+    assert scene.as_level_1c(overview).offset == scene.offset
 
 
 def test_haze_of_scenes_is_that_of_the_training():

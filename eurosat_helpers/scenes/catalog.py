@@ -52,7 +52,7 @@ def fetch(
 
     Returns:
         What was chosen: `scene`, `date`, `cloud cover` of the complete scene in percent, `scale`,
-        `offset`, `pixels` (height x width).
+        `offset`, `level`, `pixels` (height x width).
 
     Raises:
         ValueError: If no scene of these days contains the box, or an item states no scale.
@@ -83,11 +83,11 @@ def fetch(
             f"`{service}` or its files cannot be reached, which needs a network. Without one, pass "
             f"`scenes.classify` a file that you have. {error}"
         ) from error
+    level = "L1C" if "l1c" in collection.lower() else "L2A"
     with MemoryFile() as memory:
         with memory.open(**profile) as file:
             file.write(pixels)
             file.scales, file.offsets = (scale,) * 3, (offset,) * 3
-            level = "L1C" if "l1c" in collection.lower() else "L2A"
             file.update_tags(scene=item.id, service=service, level=level)
         files.write(output, memory.getbuffer())
     return pd.Series(
@@ -97,6 +97,7 @@ def fetch(
             "cloud cover": item.properties.get("eo:cloud_cover"),
             "scale": scale,
             "offset": offset,
+            "level": level,
             "pixels": f"{pixels.shape[1]} x {pixels.shape[2]}",
         },
         name=collection,

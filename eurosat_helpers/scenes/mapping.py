@@ -53,7 +53,8 @@ def classify(
         bands: See `opening.open_scene`.
         scale: See `opening.open_scene`.
         offset: See `opening.open_scene`.
-        level: See `opening.open_scene`; where nothing says it, the darkest blue decides.
+        level: See `opening.open_scene`; where nothing says it, the darkest blue decides, which
+            takes scenes of level 2A that are bright everywhere (desert, snow) for level 1C.
 
     Returns:
         The map in memory.
@@ -64,8 +65,8 @@ def classify(
         OSError: If the map cannot be written.
 
     Warns:
-        UserWarning: If what the numbers mean is not known or looks wrong, the level had to be
-            guessed, pixels are not about 10 m on the ground, or there is no georeference.
+        UserWarning: If what the numbers mean is not known or looks wrong, level 2A is guessed,
+            pixels are not about 10 m on the ground, or there is no georeference.
     """
     output = Path(output)
     if not isinstance(stride, (int, np.integer)) or not 1 <= stride <= SIDE:
@@ -111,6 +112,7 @@ def classify(
         "reflectance": f"digital number * {list(scene.scale)} + {list(scene.offset)}",
         "scale_from": scene.said_by,
         "level": hazy.level,
+        "level_from": "scene" if scene.level else "its darkest blue",
     }
     a, b, c, d, e, f = first.transform[:6]
     transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)

@@ -43,7 +43,8 @@ def open_scene(
         offset: Reflectance of digital number 0, -0.1 in products since processing baseline 04.00
             (January 2022); `None` takes it from where the scale comes from.
         level: "L1C" (top of atmosphere) or "L2A" (surface reflectance); `None` takes it from the
-            product's XML, the tag `level` or the name of a file, where one of them says it.
+            name of the product's XML, the tags `level` or `PROCESSING_LEVEL`, or the name of the
+            file, where one of them says it.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -75,12 +76,15 @@ def open_scene(
                 "`source` must be three files of one grid, in the order B04, B03, B02, without "
                 f"`bands`. Received: {sizes} pixels, bands={bands}."
             )
+    tags, path = files[0].tags(), Path(files[0].name)
+    level = level or product or _level(tags.get("level", tags.get("PROCESSING_LEVEL", "")))
+    level = level or _level_by_name(path)
     if numbers is None:
         pairs = list(zip(files, chosen, strict=True))
         scales = tuple(file.scales[band - 1] for file, band in pairs)
         numbers = scales, tuple(file.offsets[band - 1] for file, band in pairs)
         if numbers == ((1.0,) * 3, (0.0,) * 3):
-            said_by, *numbers = _assumed(files[0])
+            said_by, *numbers = _assumed(files[0], level)
     scales, offsets = numbers
     if scale is not None:
         # An assumed offset belongs to the assumed scale.
@@ -98,7 +102,6 @@ def open_scene(
     integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
     silent = all(file.nodatavals[0] is None for file in files)
     nodata = 0.0 if integers and silent else None
-    level = level or product or files[0].tags().get("level") or _level(Path(files[0].name))
     return Scene(tuple(files), chosen, scales, offsets, nodata, said_by, level)
 
 
@@ -133,11 +136,12 @@ def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[i
     return tuple(bands)
 
 
-def _assumed(file: rasterio.DatasetReader) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
+def _assumed(
+    file: rasterio.DatasetReader, level: str | None
+) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
     """Take scale and offset from the name, else from the kind of the numbers."""
-    kind, path = np.dtype(file.dtypes[0]), Path(file.name)
-    if kind == np.uint8 and "TCI" in path.stem.upper():
-        level = _level(path)
+    kind = np.dtype(file.dtypes[0])
+    if kind == np.uint8 and "TCI" in Path(file.name).stem.upper():
         white = TRUE_COLOR[level or "L1C"]
         return "name" if level else "assumed", (white / 255,) * 3, (0.0,) * 3
     if kind == np.uint8:  # EuroSAT's own grey levels
@@ -145,18 +149,24 @@ def _assumed(file: rasterio.DatasetReader) -> tuple[str, tuple[float, ...], tupl
     return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
 
 
-def _level(path: Path) -> str | None:
-    """Read the level in the name of a file, or of the product that it lies in."""
+def _level(text: str) -> str | None:
+    """Find a level as products (S2A_MSIL2A), tags (Level-2A) and people (my_l2a) write it."""
+    found = re.search(r"(?<![A-Z])(?:MSI)?L(?:EVEL-)?(1C|2A)(?![A-Z0-9])", text.upper())
+    return found and f"L{found[1]}"
+
+
+def _level_by_name(path: Path) -> str | None:
+    """Find the level in the name of a file, or of the product that it lies in."""
     names = [path.stem, *(name for name in path.parts if name.upper().endswith(".SAFE"))]
-    if named := re.search(r"L1C|L2A", " ".join(names).upper()):
-        return named[0]
     # Products of level 1C name theirs T32TQM_20240704T101559_TCI; those of 2A add the pixel size.
-    if re.search(r"_(TCI|B0[234])_10M$", path.stem.upper()):
-        return "L2A"
-    return "L1C" if re.fullmatch(r"T\w{5}_\d{8}T\d{6}_(TCI|B0[234])", path.stem) else None
+    standard = re.fullmatch(r"T\w{5}_\d{8}T\d{6}_(?:TCI|B0[234])(_10m)?", path.stem)
+    by_form = standard and ("L2A" if standard[1] else "L1C")
+    return next(filter(None, map(_level, names)), by_form)
 
 
-def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]], str]:
+def _safe(
+    folder: Path,
+) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]], str | None]:
     """Find the three bands of 10 m; scale, offset and level are in the XML of the product."""
     images = [path for path in folder.glob("GRANULE/*/IMG_DATA/**/*") if path.is_file()]
     found = [
@@ -183,4 +193,4 @@ def _safe(folder: Path) -> tuple[list[Path], tuple[tuple[float, ...], tuple[floa
             f"Received: {error!r}."
         ) from error
     offsets = tuple(scale * values.get(f"ADD_OFFSET{number}", 0.0) for number in (3, 2, 1))
-    return [paths[0] for paths in found], ((scale,) * 3, offsets), about[0].stem[-3:]
+    return [paths[0] for paths in found], ((scale,) * 3, offsets), _level(about[0].stem)

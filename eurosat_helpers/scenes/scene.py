@@ -151,8 +151,9 @@ class Scene:
             )
         if self.level is None and self._looks_hazeless(overview):
             found.append(
-                f"Nothing says the processing level of `{name}`: its darkest blue is that of "
-                'level 2A, so the haze of a clear day is added to it. Pass `level`, "L1C" or "L2A".'
+                f"Nothing says the processing level of `{name}`. Its darkest blue is that of level "
+                '2A, so the haze of a clear day is added: pass `level`, "L1C" or "L2A", or correct '
+                "`scale` and `offset` if they are wrong."
             )
         if len(overview):
             dark = np.percentile(overview[:, 0], 0.5)
