@@ -1,7 +1,7 @@
 """Draw accuracy and training time against the number of training tiles, and against epochs.
 
 Run `python tests/benchmarks/cost.py FOLDER ...` where the environment variable EUROSAT_ARCHIVE
-names EuroSAT.zip, or the zip lies in `EuroSAT/`; 8 minutes on 2 cores. The recipe is that of
+names EuroSAT.zip, or the zip lies in `EuroSAT/`; 13 minutes on 2 cores. The recipe is that of
 training.ipynb. FOLDER is a model that training.ipynb has saved from all tiles, one of them with its
 defaults: epochs, time and validation accuracy of each join the figure. Fewer than 2,560 tiles are
 repeated up to that number within an epoch: a pass over 100 tiles would be one step.
@@ -27,7 +27,7 @@ from eurosat_helpers.plots import charts
 from eurosat_helpers.plots.style import BLUE
 
 PROJECT = Path(__file__).resolve().parents[2]
-TILES = (100, 300, 1000, 3000)
+TILES = (100, 300, 1000, 3000, 10_000)
 AT_LEAST = 2560  # tiles per epoch: 20 steps
 RECIPE = ("seed", "epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing")
 RECIPE += ("mixup", "muon", "compressed")
