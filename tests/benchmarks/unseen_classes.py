@@ -22,8 +22,8 @@ from tests.benchmarks.outliers import scores
 
 PROJECT = Path(__file__).resolve().parents[2]
 TILES, JUDGED, SEED = 4000, 1000, 1
-RECIPE = {"epochs": 8, "batch_size": 128, "learning_rate": 0.003, "weight_decay": 0.05}
-RECIPE |= {"label_smoothing": 0.1, "compressed": 0.25, "seed": SEED, "muon": False}
+RECIPE = {"epochs": 8, "batch_size": 128, "learning_rate": 0.01, "weight_decay": 0.05}
+RECIPE |= {"label_smoothing": 0.1, "compressed": 0.25, "seed": SEED}
 
 
 def without(tiles: data.Tiles, label: int) -> data.Tiles:
