@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from eurosat_helpers.data import Tiles
@@ -21,6 +22,7 @@ def dataset(
     epochs: range = range(1),
     mixup: float = 0.0,
     compressed: float = 0.0,
+    side: int | None = None,
     teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
@@ -41,6 +43,7 @@ def dataset(
             with another of the batch (Zhang et al., arXiv 1710.09412); 0 disables it.
         compressed: Share of the tiles that are saved once more, as JPEG with full or halved color
             resolution or as WebP, with a quality of 30 to 96. No layer does that.
+        side: Pixels of a random square of each tile that takes its place; `None` takes the tile.
         teacher: From images to the probabilities that replace their labels (distillation: Hinton et
             al., arXiv 1503.02531). It gets blended tiles, but none that is saved once more.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
@@ -60,9 +63,10 @@ def dataset(
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
     if not 0 <= compressed <= 1:
         raise ValueError(f"`compressed` must be in [0, 1]. Received: {compressed}.")
-    if (mixup or compressed) and shuffle_seed is None:
-        raise ValueError("`mixup` and `compressed` need a `shuffle_seed`. Received: None.")
+    if (mixup or compressed or side) and shuffle_seed is None:
+        raise ValueError("`mixup`, `compressed` and `side` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
+    squares = sliding_window_view(tiles.images, (side or tiles.images.shape[1],) * 2, axis=(1, 2))
     truth, known = tf.constant(tiles.labels), class_weight or {}
     weight_of_class = np.array([known.get(label, 1) for label in range(classes)], np.float32)
 
@@ -72,6 +76,11 @@ def dataset(
         if shuffle_seed is not None:
             index = tf.random.experimental.stateless_shuffle(index, (shuffle_seed, epoch))
         return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
+
+    def read(step: np.ndarray, index: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([shuffle_seed or 0, int(step), 1])
+        corner = rng.integers(squares.shape[1], size=(2, len(index)))
+        return squares[(index, *corner)].transpose(0, 2, 3, 1)  # the last two axes were added
 
     def save_again(step: np.ndarray, images: np.ndarray) -> np.ndarray:
         rng, images = np.random.default_rng([shuffle_seed, int(step)]), images.copy()
@@ -85,8 +94,8 @@ def dataset(
         position = tf.range(padded)[worker[0] :: worker[1]]
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
-        images = tf.numpy_function(tiles.images.__getitem__, [index], tiles.images.dtype)
-        images.set_shape((None, *tiles.images.shape[1:]))
+        images = tf.numpy_function(read, [step, index], tiles.images.dtype)
+        images.set_shape((None, *squares.shape[4:], 3))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))

@@ -13,7 +13,7 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 
 @contextlib.contextmanager
 def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision for a while; the weights stay float32."""
+    """Compute in half precision, on images of any size, for a while; the weights stay float32."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
     full += [keras.layers.Normalization, FusedBatchNormalization]
@@ -25,11 +25,13 @@ def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
         for layer in models.sublayers(model)
         if not isinstance(layer, tuple(full)) and layer not in outputs
     ]
-    before = [layer.dtype_policy for layer in layers]
+    before, spec = [layer.dtype_policy for layer in layers], model.input_spec
     try:
+        model.input_spec = None  # else Keras refuses all sizes but that of the input
         for layer in layers:
             layer.dtype_policy = policy
         yield
     finally:
+        model.input_spec = spec
         for layer, was in zip(layers, before, strict=True):
             layer.dtype_policy = was

@@ -18,6 +18,7 @@ from eurosat_helpers import board, checkpoint, devices, pipeline, precision, pro
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
 
+CROP = 48  # pixels: squares of this side cost half as much as tiles
 NO_SETTINGS = ("model", "train", "validation", "log_dir", "checkpoint_dir")  # of `fit`
 
 
@@ -67,6 +68,7 @@ def fit(
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
     compressed: float = 0.0,
+    cropped: float = 0.0,
     start_from: str | os.PathLike[str] | None = None,
     teacher: str | os.PathLike[str] | None = None,
     warmup_fraction: float = 0.15,
@@ -94,6 +96,8 @@ def fit(
         label_smoothing: Share of a label that all classes get (Szegedy et al., arXiv 1512.00567).
         mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles.
         compressed: See `pipeline.dataset`.
+        cropped: Share of the epochs, rounded down, that begin the run with a random square of 48x48
+            pixels of each tile: cheap ones, for a network that takes images of any size.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
         teacher: `model.keras` of a network whose probabilities for a tile, before it is augmented,
@@ -123,6 +127,8 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
+    if not 0 <= cropped <= 1:
+        raise ValueError(f"`cropped` must be in [0, 1]. Received: {cropped}.")
     ranges = dict.fromkeys(("learning_rate", "weight_decay", "mixup"), math.inf)
     for name, end in {**ranges, "label_smoothing": 1, "warmup_fraction": 1}.items():
         if not 0 <= settings[name] < end:
@@ -135,7 +141,8 @@ def fit(
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
     if start_from is not None:
         model.set_weights(_read("start_from", start_from, model).get_weights())
-    network = None if teacher is None else _read("teacher", teacher, model)
+    if network := None if teacher is None else _read("teacher", teacher, model):
+        network.input_spec = None  # it sees squares too
     for name in ("start_from", "teacher"):  # a run is known by the content of the files
         if settings[name] is not None:
             settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
@@ -161,22 +168,26 @@ def fit(
             print(f"This run is finished. Delete `{run.file}` to train from scratch.")
         elif done:
             print(f"Resuming after epoch {done} of {epochs}.")
-        if done < epochs:
+        shown = log_dir is not None and workers.index() == 0 and done < epochs
+        boards = [board.Board(log_dir, log, validation)] if shown else []
+        whole = int(cropped * epochs)  # the first epoch on whole tiles
+        parts = {CROP: range(done, whole), None: range(max(done, whole), epochs)}
+        for side, part in ((side, part) for side, part in parts.items() if part):
             batches = pipeline.dataset(
                 train,
                 batch_size=batch_size,
                 shuffle_seed=seed,
-                epochs=range(done, epochs),
+                epochs=part,
                 mixup=mixup,
                 compressed=compressed,
+                side=side,
                 teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
                 worker=(workers.index(), workers.count()),
             )
-            options = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps}
-            shown = log_dir is not None and workers.index() == 0
-            boards = [board.Board(log_dir, log, validation)] if shown else []
+            model.make_train_function(force=True)  # in one for two sizes, both would be unknown
+            options = {"initial_epoch": part.start, "epochs": part.stop, "steps_per_epoch": steps}
             model.fit(batches, callbacks=[log, *boards], shuffle=False, verbose=0, **options)
         model.set_weights(log.best[1:])
     history = pd.DataFrame(log.rows, columns=progress.COLUMNS).astype({"epoch": int})

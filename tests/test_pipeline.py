@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from numpy.lib.stride_tricks import sliding_window_view
 
 from eurosat_helpers import pipeline
 
@@ -100,10 +101,29 @@ def test_bad_batch_size_is_named(demo_tiles, batch_size):
         pipeline.dataset(demo_tiles, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("option", ["mixup", "compressed"])
+@pytest.mark.parametrize("option", [{"mixup": 0.2}, {"compressed": 0.2}, {"side": 48}])
 def test_random_change_without_a_seed_is_an_error(demo_tiles, option):
-    with pytest.raises(ValueError, match="`mixup` and `compressed` need a `shuffle_seed`"):
-        pipeline.dataset(demo_tiles, batch_size=4, **{option: 0.2})
+    with pytest.raises(ValueError, match="`mixup`, `compressed` and `side` need a `shuffle_seed`"):
+        pipeline.dataset(demo_tiles, batch_size=4, **option)
+
+
+def test_squares_are_parts_of_the_tiles_at_places_that_the_seed_draws(demo_tiles):
+    options = {"batch_size": 16, "shuffle_seed": 3}
+    first, same = (
+        np.concatenate([x for x, _ in batches(demo_tiles, **options, side=48)]) for _ in "ab"
+    )
+    np.testing.assert_array_equal(first, same)
+    whole = np.concatenate([x for x, _ in batches(demo_tiles, **options)])
+    places = set()
+    for square, tile in zip(first[:50], whole, strict=False):
+        windows = sliding_window_view(tile, (48, 48), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+        found = np.argwhere((windows == square).all(axis=(2, 3, 4)))
+        assert len(found) == 1
+        places.add(tuple(found[0]))
+    assert len(places) > 40
+    rows, columns = np.array(list(places)).T
+    assert {rows.min(), columns.min()} <= {0, 1}
+    assert {rows.max(), columns.max()} <= {15, 16}
 
 
 def test_compression_changes_its_share_and_is_seeded(demo_tiles):

@@ -85,6 +85,8 @@ def interrupted(monkeypatch, batch, model, parts, **options):
             fit_small(model, parts, **options)
     assert {layer.compute_dtype for layer in (model, *model.layers)} == {"float32"}
     assert np.isfinite(model(parts[1].images.astype("float32"))).all()
+    with pytest.raises(ValueError, match="incompatible"):  # squares are for the training alone
+        model(np.zeros((1, 48, 48, 3), "float32"))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_interrupted_cell_runs_again_and_ends_as_the_uninterrupted_run(
     first, restarted, unbroken = (build_small(parts, seed=None) for _ in range(3))
     for variable, value in zip(unbroken.variables, first.variables, strict=True):
         variable.assign(value)
-    options = {"mixup": 0.4, "weight_decay": 0.01, "policy": policy}
+    options = {"mixup": 0.4, "weight_decay": 0.01, "policy": policy, "cropped": 0.7}
     expected = fit_small(unbroken, parts, **options)
     options["checkpoint_dir"] = tmp_path / "my_model"
 
@@ -271,6 +273,7 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
         ({"mixup": -1.0}, r"`mixup` must be in \[0, inf\). Received: -1.0"),
         ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\). Received: 1.0"),
         ({"compressed": 2.0}, r"`compressed` must be in \[0, 1\]. Received: 2.0"),
+        ({"cropped": 1.5}, r"`cropped` must be in \[0, 1\]. Received: 1.5"),
         ({"class_weight": "balance"}, '`class_weight` must be "balanced" or numbers'),
         ({"warmup_fraction": 1.0}, r"`warmup_fraction` must be in \[0, 1\). Received: 1.0"),
     ],
@@ -278,6 +281,22 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
 def test_bad_arguments_are_named(parts, options, message):
     with pytest.raises(ValueError, match=message):
         fit_small(build_small(parts), parts, **options)
+
+
+def test_first_epochs_see_squares_of_the_tiles(parts, monkeypatch):
+    seen, real = [], pipeline.dataset
+
+    def dataset(tiles, **options):
+        batches = real(tiles, **options)
+        if tiles is parts[0]:
+            seen.append((options["epochs"], batches.element_spec[0].shape[1:]))
+        return batches
+
+    monkeypatch.setattr(pipeline, "dataset", dataset)
+    history = fit_small(build_small(parts, changed=0.5), parts, cropped=0.5, compressed=0.5)
+    assert seen == [(range(1), (48, 48, 3)), (range(1, 3), (64, 64, 3))]
+    assert list(history.epoch) == [1, 2, 3]
+    assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)  # one schedule for both
 
 
 def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(parts, tmp_path):

@@ -30,7 +30,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 TILES = (100, 300, 1000, 3000, 10_000)
 AT_LEAST = 2560  # tiles per epoch: 20 steps
 RECIPE = ("seed", "epochs", "batch_size", "learning_rate", "weight_decay", "label_smoothing")
-RECIPE += ("mixup", "muon", "compressed")
+RECIPE += ("mixup", "muon", "compressed", "cropped")
 
 
 def train(

@@ -32,7 +32,7 @@ EPOCHS = 40
 LONG, SHORT = 8, 2  # epochs of ours: to 97 %, and to the plain network's accuracy
 
 RECIPE = ("split", "seed", "batch_size", "learning_rate", "weight_decay")
-RECIPE += ("label_smoothing", "mixup")
+RECIPE += ("label_smoothing", "mixup", "cropped")
 
 HEADER = """
 import json, math, resource, sys, time
