@@ -144,6 +144,11 @@ def test_robustness_puts_the_first_row_on_top_and_leaves_out_what_is_not_known()
     assert drawn["accuracy"] == [0.7, 0.9]
     np.testing.assert_array_equal(drawn["accuracy of the sure answers"], [np.nan, 0.95])
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["jpeg", "unchanged"]
+    near = ROBUSTNESS.assign(sure=[0.908, 0.818], accuracy=[0.97, 0.944], right_when_sure=0.99)
+    axes = plots.robustness(near).axes[0]
+    axes.figure.canvas.draw()
+    ticks = [f"{100 * place:.4g}%" for place in axes.get_xticks()]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks  # and not 82% for 82.5%
 
 
 def test_reliability_diagram_leaves_out_empty_bins():
