@@ -18,6 +18,7 @@ from eurosat_helpers import board, checkpoint, devices, pipeline, precision, pro
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
 
+WARMUP = 0.15  # share of the batches over which the learning rate rises
 CROP = 48  # pixels: squares of this side cost half as much as tiles
 NO_SETTINGS = ("model", "train", "validation", "log_dir", "checkpoint_dir")  # of `fit`
 
@@ -25,7 +26,6 @@ NO_SETTINGS = ("model", "train", "validation", "log_dir", "checkpoint_dir")  # o
 def compile_model(
     model: keras.Model,
     steps: int,
-    warmup_steps: int,
     learning_rate: float,
     weight_decay: float,
     label_smoothing: float,
@@ -33,9 +33,10 @@ def compile_model(
 ) -> None:
     """Compile for `steps` batches as `fit` does; the arguments that both have are the same."""
     # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
-    warmup = {"warmup_target": learning_rate, "warmup_steps": warmup_steps} if warmup_steps else {}
+    rise = int(WARMUP * steps)
+    warmup = {"warmup_target": learning_rate, "warmup_steps": rise} if rise else {}
     start = 0.0 if warmup else learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(start, steps - warmup_steps, **warmup)
+    schedule = keras.optimizers.schedules.CosineDecay(start, steps - rise, **warmup)
     optimizer = Muon(schedule, weight_decay=weight_decay, convolutions=muon)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -71,7 +72,6 @@ def fit(
     cropped: float = 0.0,
     start_from: str | os.PathLike[str] | None = None,
     teacher: str | os.PathLike[str] | None = None,
-    warmup_fraction: float = 0.15,
     muon: bool = True,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
@@ -102,7 +102,6 @@ def fit(
             `None` trains `model` as it is.
         teacher: `model.keras` of a network whose probabilities for a tile, before it is augmented,
             replace its label; `None` trains on the labels.
-        warmup_fraction: Share of all batches over which the learning rate rises, 0 to below 1.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -130,7 +129,7 @@ def fit(
     if not 0 <= cropped <= 1:
         raise ValueError(f"`cropped` must be in [0, 1]. Received: {cropped}.")
     ranges = dict.fromkeys(("learning_rate", "weight_decay", "mixup"), math.inf)
-    for name, end in {**ranges, "label_smoothing": 1, "warmup_fraction": 1}.items():
+    for name, end in {**ranges, "label_smoothing": 1}.items():
         if not 0 <= settings[name] < end:
             raise ValueError(f"`{name}` must be in [0, {end}). Received: {settings[name]}.")
     if isinstance(class_weight, str) and class_weight != "balanced":
@@ -159,8 +158,7 @@ def fit(
             model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
         )
     with strategy.scope(), precision.computing_in(policy, model), log.interrupts_after_a_batch():
-        total = epochs * steps
-        rates = total, int(warmup_fraction * total), learning_rate, weight_decay
+        rates = epochs * steps, learning_rate, weight_decay
         compile_model(model, *rates, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
         done = log.start()

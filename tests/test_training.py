@@ -275,7 +275,6 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
         ({"compressed": 2.0}, r"`compressed` must be in \[0, 1\]. Received: 2.0"),
         ({"cropped": 1.5}, r"`cropped` must be in \[0, 1\]. Received: 1.5"),
         ({"class_weight": "balance"}, '`class_weight` must be "balanced" or numbers'),
-        ({"warmup_fraction": 1.0}, r"`warmup_fraction` must be in \[0, 1\). Received: 1.0"),
     ],
 )
 def test_bad_arguments_are_named(parts, options, message):

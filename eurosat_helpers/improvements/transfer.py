@@ -79,9 +79,7 @@ def fit_head(
         copies = [type(layer).from_config(layer.get_config()) for layer in trained]
         head = keras.Sequential([keras.Input(pool.output.shape[1:]), *copies])
         head.set_weights([array for layer in trained for array in layer.get_weights()])
-        training.compile_model(
-            head, steps, int(0.15 * steps), learning_rate, weight_decay, label_smoothing
-        )
+        training.compile_model(head, steps, learning_rate, weight_decay, label_smoothing)
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )

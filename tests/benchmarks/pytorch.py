@@ -36,7 +36,7 @@ def in_keras() -> Callable[[], object]:
 
     images, labels = batch()
     model = models.build_cnn(mean=[90] * 3, variance=[2000] * 3, seed=0)
-    training.compile_model(model, 1000, 100, 0.003, 0.05, 0.1, muon=False)
+    training.compile_model(model, 1000, 0.003, 0.05, 0.1, muon=False)
     batches = tf.data.Dataset.from_tensors((images, tf.one_hot(labels, 10))).repeat()
     batches = iter(batches.prefetch(2))
     with precision.computing_in(devices.precision(), model):
