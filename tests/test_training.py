@@ -358,7 +358,7 @@ with strategy.scope():
     )
 fit = lambda: training.fit(
     model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0,
-    checkpoint_dir=sys.argv[3],
+    cropped=0.5, checkpoint_dir=sys.argv[3],
 )
 history = fit()
 assert np.isfinite(history).all(axis=None), history

@@ -36,7 +36,7 @@ with devices.set_up(seed=3).scope():
 tiles = data.sample(data.load(sys.argv[4]), 190, seed=0)
 history = training.fit(
     model, tiles[:150], tiles[150:], epochs=4, batch_size=20, learning_rate=0.01, seed=5,
-    policy="float32", class_weight="balanced", checkpoint_dir=folder,
+    policy="float32", class_weight="balanced", cropped=0.5 * normalized, checkpoint_dir=folder,
 )
 seeds = [int(one[0]) for one in model.non_trainable_variables if "seed" in one.path]
 print("seeds", *seeds)
