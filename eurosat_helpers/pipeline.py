@@ -66,7 +66,6 @@ def dataset(
     if (mixup or compressed or side) and shuffle_seed is None:
         raise ValueError("`mixup`, `compressed` and `side` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)
-    squares = sliding_window_view(tiles.images, (side or tiles.images.shape[1],) * 2, axis=(1, 2))
     truth, known = tf.constant(tiles.labels), class_weight or {}
     weight_of_class = np.array([known.get(label, 1) for label in range(classes)], np.float32)
 
@@ -78,7 +77,10 @@ def dataset(
         return tf.data.Dataset.from_tensor_slices(index).batch(batch_size)
 
     def read(step: np.ndarray, index: np.ndarray) -> np.ndarray:
-        rng = np.random.default_rng([shuffle_seed or 0, int(step), 1])
+        if side is None:
+            return tiles.images[index]
+        squares = sliding_window_view(tiles.images, (side, side), axis=(1, 2))
+        rng = np.random.default_rng([shuffle_seed, int(step), 1])
         corner = rng.integers(squares.shape[1], size=(2, len(index)))
         return squares[(index, *corner)].transpose(0, 2, 3, 1)  # the last two axes were added
 
@@ -95,7 +97,7 @@ def dataset(
         index = tf.gather(index, position % size)
         # NumPy reads the tiles in place; as a constant of the graph they would be copied.
         images = tf.numpy_function(read, [step, index], tiles.images.dtype)
-        images.set_shape((None, *squares.shape[4:], 3))
+        images.set_shape((None, *[side or tiles.images.shape[1]] * 2, 3))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))

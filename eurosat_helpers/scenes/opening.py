@@ -167,7 +167,7 @@ def _level_by_name(path: Path) -> str | None:
 def _safe(
     folder: Path,
 ) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]], str | None]:
-    """Find the three bands of 10 m; scale, offset and level are in the XML of the product."""
+    """Find the three bands of 10 m; the XML says scale and offset, its name the level."""
     images = [path for path in folder.glob("GRANULE/*/IMG_DATA/**/*") if path.is_file()]
     found = [
         [path for path in images if re.search(rf"_{band}(_10m)?$", path.stem)] for band in BANDS
