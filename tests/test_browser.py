@@ -1,4 +1,4 @@
-"""The inference notebook in JupyterLab, in a browser that nobody sees."""
+"""The inference notebook in JupyterLab and the page of a map, in a browser that nobody sees."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import urllib.request
 
 import nbformat
 import pytest
+import rasterio
 from conftest import PROJECT
 from PIL import Image
+
+from eurosat_helpers import artifact, scenes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SILENT = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -106,3 +109,38 @@ def test_running_all_cells_shows_the_grid_and_a_panel_that_works(lab):
         browser.close()
     assert min(size) > 300
     assert (home / "results" / "predictions.png").is_file()
+
+
+LEAFLET = """
+const any = new Proxy(function () {}, {get: (_, key) => key == Symbol.toPrimitive ? () => "" : any,
+                                       apply: () => any, construct: () => any});
+window.L = any;
+"""
+
+
+def test_page_of_a_map_shows_its_figure_where_there_is_no_network(demo_tiles, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    pixels = demo_tiles.images[:4].reshape(2, 2, 64, 64, 3).transpose(4, 0, 2, 1, 3)
+    size = {"count": 3, "height": 128, "width": 128, "dtype": "uint8", "driver": "GTiff"}
+    grid = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    with rasterio.open(tmp_path / "scene.tif", "w", **size, **grid) as file:
+        file.write(pixels.reshape(3, 128, 128))
+    classifier = artifact.load(PROJECT / "saved_model" / "eurosat_cnn")
+    known = {"scale": 0.275 / 254, "offset": -0.275 / 254, "level": "L1C"}
+    land_cover = scenes.classify(
+        tmp_path / "scene.tif", classifier, tmp_path / "map.tif", stride=64, **known
+    )
+    address = scenes.web_map(land_cover, tmp_path / "map.html").as_uri()
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=SILENT)
+        page = browser.new_context(offline=True).new_page()
+        page.goto(address)
+        figure = page.locator("#picture img")
+        figure.wait_for(timeout=60_000)
+        assert figure.evaluate("image => image.naturalWidth") > 500
+        page.screenshot(path=os.environ.get("MAP", tmp_path / "map.png"))
+        page.add_init_script(LEAFLET)  # as if it had come from the network
+        page.goto(address)
+        assert page.locator("#picture").count() == 0
+        assert page.get_by_text(land_cover.areas().index[0]).is_visible()  # in the legend
+        browser.close()

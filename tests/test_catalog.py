@@ -175,12 +175,34 @@ def test_offset_that_is_applied_already_is_not_applied_again(service, tmp_path, 
     assert fetch(service, tmp_path / "scene.tif").offset == offset
 
 
-def test_words_of_newer_items_are_known(service, tmp_path):
+@pytest.mark.parametrize("bands", [{}, {"bands": [{"name": "B04"}]}])
+def test_words_of_newer_items_are_known(service, tmp_path, bands):
     for asset in service.items[1]["assets"].values():
         del asset["raster:bands"]
-        asset |= {"raster:scale": 0.0002, "raster:offset": -0.2}
+        asset |= {"raster:scale": 0.0002, "raster:offset": -0.2, **bands}
     found = fetch(service, tmp_path / "scene.tif")
     assert (found["scale"], found["offset"]) == (0.0002, -0.2)
+
+
+def test_scene_whose_pixels_with_data_do_not_cover_the_box_is_not_taken(service, tmp_path):
+    west, south, east, north = service.items[1]["bbox"]
+    part = [[east, south], [east, north], [west, north], [east, south]]  # east of the diagonal
+    clear = service.items[1]["geometry"]
+    clear["coordinates"] = [part]
+    assert fetch(service, tmp_path / "scene.tif").scene == "cloudy"
+    whole = service.items[0]["geometry"]["coordinates"]
+    service.items[1]["geometry"] = {"type": "MultiPolygon", "coordinates": [[part], whole]}
+    assert fetch(service, tmp_path / "scene.tif").scene == "clear"
+
+
+def test_scene_is_read_from_its_address(service):
+    address = f"{service.address}/red.tif"
+    grey, valid = opening.open_scene([address] * 3, scale=1e-4, offset=-0.1).read()
+    expected = 1 + (service.pixels[0] * 1e-4 - 0.1) * 254 / 0.275
+    np.testing.assert_allclose(grey[..., 0], expected.clip(1, 255), atol=0.51)
+    assert valid.all()
+    with pytest.raises(ValueError, match=r"a raster that GDAL reads\. Received: .*nothing.tif"):
+        opening.open_scene(f"{service.address}/nothing.tif")
 
 
 def test_assets_of_other_names_are_refused(service, tmp_path):

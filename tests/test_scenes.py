@@ -75,6 +75,8 @@ def test_map_of_a_mosaic_has_the_answers_of_its_tiles(classifier, mosaic, demo_t
         np.testing.assert_array_equal(file.read(3), expected)
         assert "eurosat_cnn" in file.tags()["model"]
         assert file.tags()["stride"] == "64"
+        assert re.match(r"digital number \* \[0\.00108", file.tags()["reflectance"])
+        assert (file.tags()["scale_from"], file.tags()["level_from"]) == ("arguments", "arguments")
         assert "9 SeaLake" in file.tags()["classes"]
         red = int(plots.CLASS_COLORS[1][1:3], 16)
         assert file.colormap(1)[1][0] == red
@@ -285,11 +287,37 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
     stack = write(tmp_path / "four.tif", four, descriptions=["B02", "B03", "B04", "B08"])
     short = write(tmp_path / "three.tif", mosaic[..., ::-1], descriptions=["B2", "B3", "B4"])
     expected = np.maximum(mosaic, 1)
-    for source, options in ((files, {}), (stack, {}), (stack, {"bands": [3, 2, 1]}), (short, {})):
+    sources = [(files, {}), (stack, {}), (stack, {"bands": np.array([3, 2, 1])}), (short, {})]
+    for number, words in enumerate(
+        (["blue", "Green", "red"], ["blue B02", "green B03", "red B04"])
+    ):
+        named = write(tmp_path / f"named{number}.tif", mosaic[..., ::-1], descriptions=words)
+        sources.append((named, {}))
+    for source, options in sources:
         grey, _ = opening.open_scene(source, **options, **GREY).read()
         np.testing.assert_array_equal(grey, expected)
     with pytest.raises(ValueError, match=r"must be B04, B03, B02\. Received: .*B02.tif for B04"):
         opening.open_scene(files[::-1], **GREY)
+
+
+@pytest.mark.parametrize(
+    "described", [["B08", "B04", "B03"], ["B04", "B03", None], ["B04", "B04", "B03"]]
+)
+def test_bands_of_other_colors_are_refused(mosaic, tmp_path, described):
+    source = write(tmp_path / "scene.tif", mosaic, descriptions=[d or "" for d in described])
+    with pytest.raises(ValueError, match=r"`bands` must be .*described as \['B0"):
+        opening.open_scene(source, **GREY)
+
+
+def test_numbers_may_be_those_of_numpy(classifier, mosaic, tmp_path):
+    source = write(tmp_path / "scene.tif", mosaic)
+    known = {name: np.float64(GREY[name]) for name in ("scale", "offset")}
+    found = scenes.classify(
+        source, classifier, tmp_path / "map.tif", stride=np.int32(64), level="L1C", **known
+    )
+    again = scenes.classify(source, classifier, tmp_path / "again.tif", stride=64, **GREY)
+    np.testing.assert_array_equal(found.classes, again.classes)
+    assert type(opening.open_scene(source, scale=np.float32(0.001)).scale[0]) is float
 
 
 @pytest.mark.parametrize("kind", ["value", "zero", "mask", "NaN"])
@@ -399,9 +427,10 @@ def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_
         scenes.classify(source, classifier, output, **GREY)
     with pytest.raises(FileNotFoundError, match="`source` must exist"):
         scenes.classify(tmp_path / "nothing.tif", classifier, output)
-    (tmp_path / "text.tif").write_text("no raster")
-    with pytest.raises(ValueError, match="a raster that GDAL reads"):
-        scenes.classify(tmp_path / "text.tif", classifier, output)
+    for content in ("no raster", ""):
+        (tmp_path / "text.tif").write_text(content)
+        with pytest.raises(ValueError, match="a raster that GDAL reads"):
+            scenes.classify(tmp_path / "text.tif", classifier, output)
     with pytest.raises(ValueError, match=r"`output` must end in .tif"):
         scenes.classify(source, classifier, tmp_path / "map.png")
     assert output.read_bytes() == b"an earlier map"
@@ -409,7 +438,8 @@ def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_
 
 def test_scene_without_any_data_gives_an_empty_map(classifier, tmp_path):
     source = write(tmp_path / "scene.tif", np.zeros((64, 90, 3), np.uint8), nodata=0)
-    found = scenes.classify(source, classifier, tmp_path / "map.tif", **GREY)
+    with pytest.warns(UserWarning, match=r"No pixel of `.*scene.tif` has data"):
+        found = scenes.classify(source, classifier, tmp_path / "map.tif", **GREY)
     assert (found.classes == 255).all()
     assert found.areas()["cells"].sum() == 0
     assert found.confidence.dtype == np.float32
@@ -499,6 +529,27 @@ def test_real_scenes(classifier, tmp_path):
     assert (dolomites.classes[-4:, -6:] == 1).mean() > 0.8  # the forest in the south-east
     with pytest.warns(UserWarning, match="Is an offset of 1000 left in"):
         scenes.classify(source, classifier, tmp_path / "map.tif", offset=0.0)
+
+
+def test_figure_has_a_scale_hatches_what_is_unfamiliar_and_ends_with_the_scene():
+    classes, picture = np.zeros((2, 3), np.uint8), np.full((40, 50, 3), 90, np.uint8)
+    unfamiliar = np.array([[False, True, False], [False, False, True]])
+    options = {"size": (1.6, 2.5), "cell_metres": 640}
+    figure = plots.scene_map(picture, classes, np.ones((2, 3)), unfamiliar, ["Wood"], **options)
+    scene, cells, confidence, _ = figure.axes
+    assert scene.images[0].get_extent() == [0, 2.5, 1.6, 0]
+    assert cells.images[0].get_extent() == confidence.images[0].get_extent() == [0, 3, 2, 0]
+    assert {(chart.get_xlim(), chart.get_ylim()) for chart in (scene, cells, confidence)} == {
+        ((0, 2.5), (1.6, 0))
+    }
+    (bar,) = scene.lines
+    assert [text.get_text() for text in scene.texts] == ["500 m"]
+    assert np.ptp(bar.get_xdata()) == pytest.approx(500 / 640)
+    (hatched,) = cells.collections
+    assert hatched.get_hatch()
+    assert [path.get_extents().p0.tolist() for path in hatched.get_paths()] == [[1, 0], [2, 1]]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Wood", "unfamiliar"]
 
 
 def test_more_than_ten_classes_have_a_color_each():

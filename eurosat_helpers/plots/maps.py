@@ -31,6 +31,7 @@ def scene_map(
     unfamiliar: np.ndarray,
     class_names: Sequence[str],
     *,
+    size: tuple[float, float] | None = None,
     cell_metres: float = np.nan,
     title: str = "Land cover",
 ) -> Figure:
@@ -42,17 +43,19 @@ def scene_map(
         confidence: In 0-1, of the same shape.
         unfamiliar: Whether the class should not be used, bool of the same shape; hatched.
         class_names: The name of each number, at most fifty.
+        size: Height and width of the picture in cells, where the last row and column of cells are
+            smaller than the others; `None` takes the shape of `classes`.
         cell_metres: Width of a cell on the ground, for the scale bar; NaN draws none.
         title: The title of the figure.
     """
-    rows, columns = classes.shape
+    rows, columns = size or classes.shape
     height = 4.4 * min(2.0, max(0.4, rows / columns)) + 1.0
     figure, axes = plt.subplots(1, 3, figsize=(14, height), **STYLE)
     plt.close(figure)
-    extent = (0, columns, rows, 0)
+    extent = (0, classes.shape[1], classes.shape[0], 0)
     axes[0].imshow(
         np.clip(picture * (230 / max(1, np.percentile(picture, 98))), 0, 255).astype("uint8"),
-        extent=extent,
+        extent=(0, columns, rows, 0),
     )
     colors = ListedColormap(CLASS_COLORS[: len(class_names)])
     drawn = np.ma.masked_equal(classes, 255)
@@ -87,5 +90,6 @@ def scene_map(
         axes[0].text(bar.mean(), rows * 0.94, text, color="white", ha="center", va="bottom")
     for chart, name in zip(axes, ("scene", "class", "confidence"), strict=True):
         chart.set(title=name, xticks=[], yticks=[], aspect="equal")
+        chart.set(xlim=(0, columns), ylim=(rows, 0))
     figure.suptitle(title)
     return figure

@@ -13,12 +13,14 @@ import pystac
 import rasterio
 import rasterio.warp
 import requests
+from matplotlib.path import Path as Outline
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window, from_bounds
 
 from eurosat_helpers import files
+from eurosat_helpers.scenes.scene import REMOTE
 
 EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
 # Collection 1, whose items state scale and offset; those of "sentinel-2-l2a" there state an offset
@@ -64,11 +66,11 @@ def fetch(
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     try:
-        search = Client.open(service).search(
+        search = Client.open(service, timeout=REMOTE["GDAL_HTTP_CONNECTTIMEOUT"]).search(
             collections=[collection], bbox=list(box), datetime=dates, max_items=MOST
         )
         items = list(search.items())
-        inside = [item for item in items if _contains(item.bbox, box)]
+        inside = [item for item in items if _contains(item.geometry, box)]
         if not inside:
             raise ValueError(
                 f"`box` must lie within one scene, with one in `dates`. Received: {list(box)}, "
@@ -104,8 +106,16 @@ def fetch(
     )
 
 
-def _contains(outer: Sequence[float], inner: Sequence[float]) -> bool:
-    return all(outer[i] <= inner[i] and inner[i + 2] <= outer[i + 2] for i in (0, 1))
+def _contains(footprint: dict | None, box: Sequence[float]) -> bool:
+    """Whether the outline of the pixels with data, as GeoJSON, contains the corners of a box."""
+    if footprint is None:
+        return False
+    polygons = footprint["coordinates"]
+    polygons = polygons if footprint["type"] == "MultiPolygon" else [polygons]
+    west, south, east, north = box
+    corners = [(west, south), (east, south), (east, north), (west, north)]
+    outlines = [Outline([point[:2] for point in outer]) for outer, *_ in polygons]
+    return any(outline.contains_points(corners).all() for outline in outlines)
 
 
 def _numbers(item: pystac.Item) -> tuple[float, float]:
@@ -114,7 +124,7 @@ def _numbers(item: pystac.Item) -> tuple[float, float]:
         names = f"Received: {', '.join(item.assets)}"
         raise ValueError(f"`{item.id}` must have the assets {', '.join(COLORS)}. {names}.")
     about = item.assets[COLORS[0]].extra_fields
-    first = (about.get("raster:bands") or about.get("bands") or [about])[0]
+    first = about | (about.get("raster:bands") or about.get("bands") or [{}])[0]
     scale = first.get("scale", first.get("raster:scale"))
     offset = first.get("offset", first.get("raster:offset", 0.0))
     if scale is None:
@@ -126,8 +136,7 @@ def _numbers(item: pystac.Item) -> tuple[float, float]:
 
 def _read(item: pystac.Item, box: Sequence[float]) -> tuple[np.ndarray, dict[str, object]]:
     layers = []
-    # Else GDAL asks for a list of the folder, and for files beside the one that it reads.
-    with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+    with rasterio.Env(**REMOTE):
         for color in COLORS:
             with rasterio.open(item.assets[color].href) as file:
                 bounds = rasterio.warp.transform_bounds("EPSG:4326", file.crs, *box)

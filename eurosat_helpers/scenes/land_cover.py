@@ -33,6 +33,7 @@ class LandCover:
         class_names: The name of each number.
         hectares: Area of each cell, float64 `(rows, columns)`, NaN without a georeference.
         cell_metres: Width of a cell on the ground, NaN without a georeference.
+        size: Height and width of the scene in cells, of which the last ones may be smaller.
     """
 
     file: Path
@@ -43,6 +44,7 @@ class LandCover:
     class_names: tuple[str, ...]
     hectares: np.ndarray
     cell_metres: float
+    size: tuple[float, float]
 
     def areas(self) -> pd.DataFrame:
         """Sum up hectares per class, and how much of each is unfamiliar; the largest first."""

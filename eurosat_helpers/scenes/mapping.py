@@ -49,7 +49,7 @@ def classify(
         classifier: What `artifact.load` returned.
         output: Path of the map, ending in `.tif`; a map that is there is replaced.
         stride: Pixels between windows, 1 to 64. The cost grows with 1 / stride², and so does the
-            memory of the map, 44 bytes per cell with ten classes.
+            memory of the map, 110 bytes per cell with ten classes.
         bands: See `opening.open_scene`.
         scale: See `opening.open_scene`.
         offset: See `opening.open_scene`.
@@ -104,6 +104,7 @@ def classify(
         class_names=classifier.class_names,
         hectares=np.prod(metres) / 1e4 * np.outer(*cells),
         cell_metres=stride * metres[1],
+        size=tuple(side / stride for side in first.shape),
     )
     tags = {
         "model": f"{classifier.directory.name}, {classifier.metadata['date']}",
@@ -112,7 +113,7 @@ def classify(
         "reflectance": f"digital number * {list(scene.scale)} + {list(scene.offset)}",
         "scale_from": scene.said_by,
         "level": hazy.level,
-        "level_from": "scene" if scene.level else "its darkest blue",
+        "level_from": "arguments" if level else "scene" if scene.level else "its darkest blue",
     }
     a, b, c, d, e, f = first.transform[:6]
     transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)

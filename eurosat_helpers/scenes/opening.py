@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
-from eurosat_helpers.scenes.scene import WHITE, Scene
+from eurosat_helpers.scenes import names
+from eurosat_helpers.scenes.names import BANDS
+from eurosat_helpers.scenes.scene import GDAL, REMOTE, WHITE, Scene
 
-BANDS = ("B04", "B03", "B02")  # red, green, blue
 # Reflectance of 255 in the true-color images of a product, level 1C and 2A.
 TRUE_COLOR = {"L1C": 0.3558, "L2A": 0.2}
 
@@ -36,7 +37,7 @@ def open_scene(
         source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder, or a list of
             the files of B04, B03 and B02.
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
-            B04, B03 and B02, or the three of a file that has three.
+            B04, B03 and B02 or by color, or the three of a file that has three and says nothing.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
             from the product's XML, the tags of the file, the name of a true-color image (TCI), or
             the kind of the numbers.
@@ -70,15 +71,15 @@ def open_scene(
             named = re.search(r"(?:^|_)B(\d\d?|8A)(?=_|$)", Path(path).stem)
             if named and named[1].zfill(2) != band[1:]:
                 raise ValueError(f"`source` must be B04, B03, B02. Received: {path} for {band}.")
-        if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands:
+        if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands is not None:
             sizes = ", ".join(f"{file.height} x {file.width}" for file in files)
             raise ValueError(
                 "`source` must be three files of one grid, in the order B04, B03, B02, without "
                 f"`bands`. Received: {sizes} pixels, bands={bands}."
             )
     tags, path = files[0].tags(), Path(files[0].name)
-    level = level or product or _level(tags.get("level", tags.get("PROCESSING_LEVEL", "")))
-    level = level or _level_by_name(path)
+    level = level or product or names.level(tags.get("level", tags.get("PROCESSING_LEVEL", "")))
+    level = level or names.level_of_file(path)
     if numbers is None:
         pairs = list(zip(files, chosen, strict=True))
         scales = tuple(file.scales[band - 1] for file, band in pairs)
@@ -98,6 +99,7 @@ def open_scene(
             "`scale` must be a positive number and `offset` a finite one. Received: "
             f"{scales[0]!r} and {offsets[0]!r}."
         )
+    scales, offsets = (tuple(map(float, values)) for values in (scales, offsets))
     # Integer products keep 0 for "no data", and few of their copies say so.
     integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
     silent = all(file.nodatavals[0] is None for file in files)
@@ -107,7 +109,8 @@ def open_scene(
 
 def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
     try:
-        with warnings.catch_warnings():
+        options = REMOTE if "://" in str(path) else GDAL
+        with warnings.catch_warnings(), rasterio.Env(**options):
             # Whether there is a georeference is for the map to say.
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             return rasterio.open(path)
@@ -119,21 +122,20 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         ) from error
 
 
-def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, int, int]:
+def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, ...]:
     if bands is None:
-        names = [re.sub(r"^B(\d)$", r"B0\1", name or "") for name in file.descriptions]
-        described = dict(zip(names, file.indexes, strict=True))
-        if set(BANDS) <= set(described):
-            bands = [described[name] for name in BANDS]
+        named = [names.band(text or "") for text in file.descriptions]
+        if all(named.count(band) == 1 for band in BANDS):
+            bands = [file.indexes[named.index(band)] for band in BANDS]
         else:
-            bands = file.indexes if file.count == 3 else ()
+            bands = file.indexes if file.count == 3 and not any(named) else ()
     if len(bands) != 3 or not set(bands) <= set(file.indexes):
         raise ValueError(
             "`bands` must be the numbers of red (B04), green (B03) and blue (B02), each from 1 to "
             f"{file.count}. Received: {list(bands) or 'none'} for {file.name}, a file of "
-            f"{file.count} bands."
+            f"{file.count} bands, described as {list(file.descriptions)}."
         )
-    return tuple(bands)
+    return tuple(map(int, bands))
 
 
 def _assumed(
@@ -147,21 +149,6 @@ def _assumed(
     if kind == np.uint8:  # EuroSAT's own grey levels
         return "assumed", (WHITE / 254,) * 3, (-WHITE / 254,) * 3
     return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
-
-
-def _level(text: str) -> str | None:
-    """Find a level as products (S2A_MSIL2A), tags (Level-2A) and people (my_l2a) write it."""
-    found = re.search(r"(?<![A-Z])(?:MSI)?L(?:EVEL-)?(1C|2A)(?![A-Z0-9])", text.upper())
-    return found and f"L{found[1]}"
-
-
-def _level_by_name(path: Path) -> str | None:
-    """Find the level in the name of a file, or of the product that it lies in."""
-    names = [path.stem, *(name for name in path.parts if name.upper().endswith(".SAFE"))]
-    # Products of level 1C name theirs T32TQM_20240704T101559_TCI; those of 2A add the pixel size.
-    standard = re.fullmatch(r"T\w{5}_\d{8}T\d{6}_(?:TCI|B0[234])(_10m)?", path.stem)
-    by_form = standard and ("L2A" if standard[1] else "L1C")
-    return next(filter(None, map(_level, names)), by_form)
 
 
 def _safe(
@@ -193,4 +180,4 @@ def _safe(
             f"Received: {error!r}."
         ) from error
     offsets = tuple(scale * values.get(f"ADD_OFFSET{number}", 0.0) for number in (3, 2, 1))
-    return [paths[0] for paths in found], ((scale,) * 3, offsets), _level(about[0].stem)
+    return [paths[0] for paths in found], ((scale,) * 3, offsets), names.level(about[0].stem)

@@ -22,6 +22,10 @@ WHITE = 0.275  # reflectance of grey level 255
 PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
 EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
+# Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
+GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
+# Else GDAL asks a server for a list of the folder, and for files beside the one that it reads.
+REMOTE = {**GDAL, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
 
 
@@ -67,7 +71,8 @@ class Scene:
         ):
             masked = MaskFlags.all_valid not in file.mask_flag_enums[band - 1]
             try:
-                layer = file.read(band, window=window, out_shape=shape, masked=masked)
+                with rasterio.Env(**GDAL):
+                    layer = file.read(band, window=window, out_shape=shape, masked=masked)
             except rasterio.errors.RasterioIOError as error:
                 raise ValueError(
                     f"`{file.name}` is damaged or incomplete: copy it again. {error}"
@@ -155,7 +160,9 @@ class Scene:
                 '2A, so the haze of a clear day is added: pass `level`, "L1C" or "L2A", or correct '
                 "`scale` and `offset` if they are wrong."
             )
-        if len(overview):
+        if len(overview) == 0:
+            found.append(f"No pixel of `{name}` has data: so has no cell of the map.")
+        else:
             dark = np.percentile(overview[:, 0], 0.5)
             if dark > DARK:
                 found.append(

@@ -87,8 +87,10 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
                     state["windows"][covered] += 1
             bar.update(len(tops) * len(columns))
     known = state["has_data"] & (state["windows"] > 0)
-    mean = state["sums"] / np.maximum(state["windows"], 1)[..., None]
-    return np.where(known[..., None], mean, np.nan)
+    mean = state["sums"]  # in place: at small strides this is what fills the memory
+    mean /= np.maximum(state["windows"], 1)[..., None]
+    mean[~known] = np.nan
+    return mean
 
 
 def _starts(side: int, stride: int) -> list[int]:

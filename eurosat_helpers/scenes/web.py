@@ -19,6 +19,7 @@ from eurosat_helpers import files, plots
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
 from eurosat_helpers.scenes.scene import EARTH
 
+LARGEST = 4096  # pixels of the longer side of the overlay
 # Leaflet, which draws the map, comes from the network. Without it the picture is there.
 PAGE = """
 <div id="picture" style="position:absolute; inset:0; background:white; overflow:auto">
@@ -55,7 +56,8 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
         grid = source.crs, mercator, source.width, source.height, *source.bounds
         _, width, height = calculate_default_transform(*grid)
         # Cells stay sharp: browsers smooth what they enlarge.
-        width, height = 8 * width, 8 * height
+        factor = max(1, min(8, LARGEST // max(width, height)))
+        width, height = factor * width, factor * height
         cells, *_ = calculate_default_transform(*grid, dst_width=width, dst_height=height)
         classes = np.full((height, width), NO_DATA, np.uint8)
         reproject(
@@ -93,6 +95,7 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
         land_cover.confidence,
         land_cover.unfamiliarity > 1,
         land_cover.class_names,
+        size=land_cover.size,
         cell_metres=land_cover.cell_metres,
         title=title,
     )
