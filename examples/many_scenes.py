@@ -31,11 +31,13 @@ def main(folder: str, sources: list[str]) -> None:
     maps = Path(folder).resolve()  # a worker may run in another folder
     maps.mkdir(parents=True, exist_ok=True)
     sources = [source if "://" in source else str(Path(source).resolve()) for source in sources]
-    outputs = {source: maps / f"{Path(source).stem}_map.tif" for source in sources}
-    if len(set(outputs.values())) < len(sources):
-        sys.exit("Two scenes have one name: put their maps into two folders.")
+    # With the name of their folder: many products name their images alike.
+    names = {source: "_".join(Path(source).with_suffix("").parts[-2:]) for source in sources}
+    outputs = {source: maps / f"{name}_map.tif" for source, name in names.items()}
+    if len(set(outputs.values())) < len(outputs):
+        sys.exit("Two scenes have one name and one name of their folder: map them apart.")
     missing = [(source, str(file)) for source, file in outputs.items() if not file.exists()]
-    print(f"{len(missing)} of {len(sources)} scenes to map", flush=True)
+    print(f"{len(missing)} of {len(outputs)} scenes to map", flush=True)
     with Client(os.environ.get("DASK_SCHEDULER")) as client:
         futures = {client.submit(classify, *pair, retries=2): pair[0] for pair in missing}
         for future in as_completed(futures):

@@ -41,18 +41,19 @@ def test_all_maps_are_there_and_complete_although_a_worker_was_killed(demo_tiles
         while not list(maps.glob("*_map.tif")):
             assert running.poll() is None
             time.sleep(0.05)
+        assert cluster.scheduler.workers[cluster.workers[0].worker_address].processing
         os.kill(cluster.workers[0].pid, signal.SIGKILL)
         output, _ = running.communicate(timeout=300)
     assert running.returncode == 0
     first, *lines = output.splitlines()
     assert first == "6 of 6 scenes to map"
     assert sorted(line.partition(":")[0] for line in lines) == [
-        str(maps / f"scene{number}_map.tif") for number in range(6)
+        str(maps / f"{tmp_path.name}_scene{number}_map.tif") for number in range(6)
     ]
     classifier = artifact.load(PROJECT / "saved_model" / "eurosat_cnn")
     for number, source in enumerate(sources):
         alone = scenes.classify(source, classifier, tmp_path / "alone.tif")
-        with rasterio.open(maps / f"scene{number}_map.tif") as file:
+        with rasterio.open(maps / f"{tmp_path.name}_scene{number}_map.tif") as file:
             np.testing.assert_array_equal(file.read(1), alone.classes)
     assert not list(maps.glob(".*.unfinished"))
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
