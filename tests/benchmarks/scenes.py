@@ -1,13 +1,15 @@
 """Measure what a land-cover map costs, against scene size and stride, and against `serve`.
 
 Run `python -m tests.benchmarks.scenes` in the project's folder (about ten minutes on 2 cores);
-`python -m tests.benchmarks.scenes 10980` maps a scene of the size of a Sentinel-2 product too. The
-scene is a mosaic of demo tiles, repeated. Each map is made in a process of its own, whose largest
-memory is printed; `serve` classifies as many tiles from memory right before each.
+`python -m tests.benchmarks.scenes 10980` maps a scene of the size of a Sentinel-2 product too, as
+uint8 and as a compressed product of uint16. The scene is a mosaic of demo tiles, repeated. Each map
+is made in a process of its own, whose largest memory is printed; `serve` classifies as many tiles
+from memory right before each. `results/scene_cost.png` shows seconds against pixels and stride.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -15,7 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import rasterio
 from rasterio.windows import Window
 
@@ -28,24 +32,31 @@ STRIDES = (64, 32, 16)  # at 1024 pixels
 BATCH = 256  # windows at once, as in `scenes`
 
 
-def write(file: Path, side: int) -> None:
-    """Write a scene, block by block."""
+def write(file: Path, side: int, dtype: str) -> None:
+    """Write a scene of grey levels, or of compressed digital numbers, block by block."""
     images, _ = demo.draw(10, seed=0)
+    scale = 0.275 / 254
+    if dtype == "uint16":
+        noise = np.random.default_rng(0).integers(0, 11, images.shape)  # as products have it
+        images = (np.maximum(images, 1) - 1) * (scale / 1e-4) + noise
     block = images[:64].reshape(8, 8, 64, 64, 3).transpose(4, 0, 2, 1, 3).reshape(3, 512, 512)
-    size = {"count": 3, "height": side, "width": side, "dtype": "uint8", "tiled": True}
+    size = {"count": 3, "height": side, "width": side, "dtype": dtype, "tiled": True}
+    size |= {"compress": "deflate"} if dtype == "uint16" else {}
     grid = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
     with rasterio.open(
         file, "w", driver="GTiff", blockxsize=512, blockysize=512, **size, **grid
     ) as scene:
-        scene.scales, scene.offsets = [0.275 / 254] * 3, [-0.275 / 254] * 3
+        numbers = (1e-4, 0.0) if dtype == "uint16" else (scale, -scale)
+        scene.scales, scene.offsets = ([number] * 3 for number in numbers)
         for top in range(0, side, 512):
             for left in range(0, side, 512):
                 height, width = min(512, side - top), min(512, side - left)
-                scene.write(block[:, :height, :width], window=Window(left, top, width, height))
+                part = block[:, :height, :width].astype(dtype)
+                scene.write(part, window=Window(left, top, width, height))
 
 
 def measure(file: str, side: int, stride: int) -> None:
-    """Map one scene, and print windows, seconds, both rates and the memory."""
+    """Map one scene, and print windows, seconds, the share of the rate of `serve`, and memory."""
     classifier = artifact.load(PROJECT / "saved_model" / "eurosat_cnn")
     images = np.repeat(demo.draw(26, seed=1)[0][:BATCH], 4, axis=0)
     classifier.serve(images, batch_size=BATCH)  # the first call builds the kernels
@@ -58,24 +69,41 @@ def measure(file: str, side: int, stride: int) -> None:
     scenes.classify(file, classifier, output, stride=stride, level="L1C")
     seconds = time.perf_counter() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{side:>6} px, stride {stride}: {windows:>7,} windows in {seconds:7.1f} s, "
-        f"{windows / seconds / rate:.2f} of the rate of `serve`, {memory:,.0f} MB"
-    )
+    row = {"side": side, "stride": stride, "windows": windows, "seconds": seconds}
+    print(json.dumps(row | {"of serve": windows / seconds / rate, "MB": memory}))
+
+
+def draw(table: pd.DataFrame) -> None:
+    """Draw what a map costs against the size of the scene and against the stride."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    sizes, strides = table[table.stride == 64], table[table.side == SIDES[0]]
+    left.loglog(sizes.side**2 / 1e6, sizes.seconds, "o-")
+    left.set(title="stride 64", xlabel="million pixels", ylabel="seconds")
+    right.loglog(strides.stride, strides.seconds, "o-", base=2)
+    right.set(title=f"{SIDES[0]:,} x {SIDES[0]:,} pixels", xlabel="stride, pixels")
+    for chart in (left, right):
+        chart.grid(alpha=0.25)
+    figure.suptitle("Cost of a land-cover map, demo tiles")
+    figure.savefig(PROJECT / "results" / "scene_cost.png", dpi=150)
 
 
 def main() -> None:
     """Measure every scene in a process of its own."""
-    sides = dict.fromkeys((*SIDES, *map(int, sys.argv[1:])), (64,)) | {SIDES[0]: STRIDES}
-    with tempfile.TemporaryDirectory() as folder:
-        for side, strides in sides.items():
-            file = Path(folder) / f"{side}.tif"
-            write(file, side)
-            for stride in strides:
-                call = f"scenes.measure({str(file)!r}, {side}, {stride})"
-                command = [sys.executable, "-c", f"from tests.benchmarks import scenes; {call}"]
-                subprocess.run(command, cwd=PROJECT, check=True, stderr=subprocess.DEVNULL)
-            file.unlink()
+    runs = [(side, "uint8", 64) for side in SIDES]
+    runs += [(SIDES[0], "uint8", stride) for stride in STRIDES[1:]]
+    runs += [(int(side), dtype, 64) for side in sys.argv[1:] for dtype in ("uint8", "uint16")]
+    rows = []
+    for side, dtype, stride in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            write(file := Path(folder) / "scene.tif", side, dtype)
+            call = f"scenes.measure({str(file)!r}, {side}, {stride})"
+            command = [sys.executable, "-c", f"from tests.benchmarks import scenes; {call}"]
+            options = {"check": True, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            done = subprocess.run(command, cwd=PROJECT, **options)
+        rows.append({"numbers": dtype, **json.loads(done.stdout.splitlines()[-1])})
+        print(pd.DataFrame(rows[-1:]).round(2).to_string(index=False, header=len(rows) == 1))
+    table = pd.DataFrame(rows)
+    draw(table[table.numbers == "uint8"].sort_values(["side", "stride"]))
 
 
 if __name__ == "__main__":
