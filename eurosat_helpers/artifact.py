@@ -104,7 +104,7 @@ def save(
             # A model that was never compiled: the optimizer's state would triple the file.
             keras.Model(model.input, model.output, name=model.name).save(new / "model.keras")
             (new / "metadata.json").write_text(text, encoding="utf-8")
-            (new / "test_files.txt").write_text("\n".join([*test.names, ""]), encoding="utf-8")
+            (new / "test_files.txt").write_text("\n".join([*test.names, ""]), **record.TEXT)
             history.to_csv(new / "history.csv", index=False)
             record.check_replaceable(directory)  # again: the export took seconds
             if directory.exists():

@@ -69,11 +69,8 @@ def confidence_threshold(
     if enough.empty:
         return {"threshold": float(np.nextafter(1, 2)), "accuracy": None, "coverage": 0.0}
     threshold, (right, kept) = enough.index[-1], enough.iloc[-1]
-    return {
-        "threshold": float(threshold),
-        "accuracy": float(right / kept),
-        "coverage": float(kept / len(labels)),
-    }
+    reached = {"accuracy": float(right / kept), "coverage": float(kept / len(labels))}
+    return {"threshold": float(threshold), **reached}
 
 
 def check(

@@ -38,7 +38,7 @@ class Run:
         text = json.dumps([_architecture(model), settings, keras.__version__], default=str)
         digest = hashlib.sha256(text.encode())
         for tiles in (train, validation):
-            digest.update("\n".join(tiles.names).encode())
+            digest.update("\n".join(tiles.names).encode(errors="surrogateescape"))
             digest.update(np.ascontiguousarray(tiles.labels))
             digest.update(np.ascontiguousarray(tiles.images))
         self.model, self.file = model, Path(folder) / f"{digest.hexdigest()[:16]}.npz"
@@ -52,7 +52,6 @@ class Run:
         arrays = map(keras.ops.convert_to_numpy, (*self._variables(), *best))
         np.savez(packed := io.BytesIO(), *arrays, rows=rows)  # the first in the file
         files.write(self.file, packed.getbuffer())
-        self.model._trained_by_run = True
 
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """Restore model and optimizer, and return history and best weights.

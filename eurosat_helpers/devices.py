@@ -34,12 +34,11 @@ def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.
     # Else GPUs round float32 products to 10 bits, too few for `muon` and for saved numbers.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(seed)
-    if devices is None:
+    if devices is None and len(_gpus()) > 1:
         devices = [f"GPU:{number}" for number in range(len(_gpus()))]
     print(f"Training on {hardware()}, {precision().replace('_', ' ')}")
-    if len(devices) > 1:
-        return tf.distribute.MirroredStrategy(devices)
-    return tf.distribute.get_strategy()  # the default one takes the GPU if there is one
+    # The default strategy takes the GPU if there is one.
+    return tf.distribute.MirroredStrategy(devices) if devices else tf.distribute.get_strategy()
 
 
 def hardware() -> str:
@@ -55,12 +54,12 @@ def precision() -> str:
     """Choose the number format that this machine trains in fastest (arXiv 1710.03740, 1905.12322).
 
     Returns:
-        Name of a Keras dtype policy: `mixed_float16` if every GPU has matrix units for it,
+        Name of a Keras dtype policy: `mixed_float16` for one worker if its GPUs have units for it,
         `mixed_bfloat16` if there is no GPU and the CPU has instructions for it, else `float32`.
     """
     if gpus := _gpus():
         fast = all(gpu.get("compute_capability", (0, 0)) >= FLOAT16_UNITS for gpu in gpus)
-        return "mixed_float16" if fast else "float32"
+        return "mixed_float16" if fast and workers.count() == 1 else "float32"
     # Other CPUs emulate bfloat16, slowly.
     return "mixed_bfloat16" if "avx512_bf16" in _cpuinfo() else "float32"
 

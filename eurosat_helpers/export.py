@@ -9,10 +9,8 @@ import keras
 import tensorflow as tf
 from keras import layers, ops
 
-from eurosat_helpers import models
+from eurosat_helpers.classifier import IMAGE_SHAPE
 from eurosat_helpers.normalization import FusedBatchNormalization
-
-IMAGE_SHAPE = (models.IMAGE_SIZE, models.IMAGE_SIZE, 3)
 
 
 def write(

@@ -82,7 +82,8 @@ def threshold(detector: keras.Model, validation: Tiles, *, seed: int = 0) -> dic
     """
     clean = detector.predict(validation.images, verbose=0)
     other = detector.predict(_changed(validation, seed), verbose=0)
-    limit = max(np.quantile(clean, 0.97), np.quantile(other, 0.95))
+    lowest = [np.quantile(x, q, method="inverted_cdf") for x, q in ((clean, 0.97), (other, 0.95))]
+    limit = max(lowest)
     refused = {"clean": np.mean(clean > limit), "changed": np.mean(other > limit)}
     return {"threshold": float(limit), **{name: float(share) for name, share in refused.items()}}
 

@@ -36,7 +36,7 @@ def dataset(
     Args:
         tiles: The tiles; their images stay uint8 in memory and are converted batch by batch.
         batch_size: Tiles per batch, at least 1.
-        shuffle_seed: Seed of shuffling and mix-up; `None` keeps the order (validation, test).
+        shuffle_seed: Seed of all that is drawn; `None` keeps the order (validation, test).
         epochs: Numbers of the epochs. The batches of each depend on the seed and its number alone,
             so that training can resume at any epoch.
         mixup: Parameter alpha of the beta distribution by which each tile and its label are blended
@@ -54,15 +54,13 @@ def dataset(
             its share of each batch alone.
 
     Returns:
-        A dataset of images float32 `(batch, 64, 64, 3)` in 0-255 and one-hot labels float32
+        A dataset of images float32 `(batch, 64, 64, 3)`, or of `side`, in 0-255 and one-hot labels
         `(batch, classes)`; with `class_weight` or several `replicas` also weights `(batch,)`.
     """
     if len(tiles) == 0:
         raise ValueError("`tiles` must hold at least one tile. Received: none.")
     if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive integer. Received: {batch_size!r}.")
-    if not 0 <= compressed <= 1:
-        raise ValueError(f"`compressed` must be in [0, 1]. Received: {compressed}.")
     if (mixup or compressed or side) and shuffle_seed is None:
         raise ValueError("`mixup`, `compressed` and `side` need a `shuffle_seed`. Received: None.")
     classes, steps = len(tiles.class_names), math.ceil(len(tiles) / batch_size)

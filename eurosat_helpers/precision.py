@@ -12,26 +12,30 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 
 
 @contextlib.contextmanager
-def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision, on images of any size, for a while; the weights stay float32."""
+def computing_in(policy: str, model: keras.Model, *others: keras.Model) -> Iterator[None]:
+    """Compute in half precision, with float32 weights, for a while; all take images of any size."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
     full += [keras.layers.Normalization, FusedBatchNormalization]
     if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
         full.append(keras.layers.DepthwiseConv2D)
-    outputs = [model.get_layer(name) for name in model.output_names]
+    outputs = [output._keras_history.operation for output in model.outputs]
     layers = [
         layer
         for layer in models.sublayers(model)
         if not isinstance(layer, tuple(full)) and layer not in outputs
     ]
-    before, spec = [layer.dtype_policy for layer in layers], model.input_spec
+    inside = [part for network in (model, *others) for part in models.sublayers(network)]
+    networks = [part for part in inside if isinstance(part, keras.Model)]
+    before, specs = [x.dtype_policy for x in layers], [x.input_spec for x in networks]
     try:
-        model.input_spec = None  # else Keras refuses all sizes but that of the input
+        for network in networks:  # else Keras refuses all sizes but that of the input
+            network.input_spec = None
         for layer in layers:
             layer.dtype_policy = policy
         yield
     finally:
-        model.input_spec = spec
+        for network, spec in zip(networks, specs, strict=True):
+            network.input_spec = spec
         for layer, was in zip(layers, before, strict=True):
             layer.dtype_policy = was

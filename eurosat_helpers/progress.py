@@ -98,6 +98,8 @@ class Epochs(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
+        if self.run:
+            self.model._trained_by_run = True  # see `checkpoint.Run`
         if self.interrupted:
             raise KeyboardInterrupt
         if self.line and time.perf_counter() - self.shown > 2:

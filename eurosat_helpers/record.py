@@ -15,6 +15,7 @@ FILES += ("metadata.json", "test_files.txt", "history.csv", "model.keras")
 MORE_FILES = ("fingerprint.pb", "variables", "assets", ".DS_Store", ".ipynb_checkpoints")
 COPIES = ("metadata-checkpoint.json", "test_files-checkpoint.txt", "history-checkpoint.csv")
 MORE_FILES += tuple(f".ipynb_checkpoints/{name}" for name in COPIES)
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files may be any bytes
 SHIPPED = "eurosat_cnn"  # name of the folder that comes with the project
 # What `metadata.json` must hold, and of which type; a dot leads into a nested table.
 METADATA = {"class_names": list, "data_source": str, "split": dict, "epochs": int, "seconds": Real}
@@ -54,14 +55,12 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
 
 
 def _spent(start_from: str | Path | None) -> dict[str, float]:
-    """Return `epochs` and `seconds` of the saved model whose `model.keras` was trained further.
-
-    Both are 0 where there is none, or no record beside it.
-    """
-    if not start_from or not (file := Path(start_from).with_name("metadata.json")).is_file():
+    """Return `epochs` and `seconds` of the model that was trained further; 0 without its record."""
+    try:
+        text = Path(start_from or "").with_name("metadata.json").read_text(encoding="utf-8")
+        return {key: json.loads(text)[key] for key in ("epochs", "seconds")}
+    except (OSError, ValueError, TypeError, KeyError):
         return {"epochs": 0, "seconds": 0}
-    metadata = json.loads(file.read_text(encoding="utf-8"))
-    return {key: metadata[key] for key in ("epochs", "seconds")}
 
 
 def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, ...]]:
@@ -79,7 +78,7 @@ def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, 
         )
     try:
         file = directory / "test_files.txt"
-        test_names = tuple(file.read_text(encoding="utf-8").splitlines())
+        test_names = tuple(file.read_text(**TEXT).splitlines())
         file = directory / "metadata.json"
         metadata = json.loads(file.read_text(encoding="utf-8"))
         check(metadata, test_names)

@@ -34,9 +34,8 @@ def compile_model(
     """Compile for `steps` batches as `fit` does; the arguments that both have are the same."""
     # A linear rise, then a cosine to zero (SGDR, arXiv 1608.03983).
     rise = int(WARMUP * steps)
-    warmup = {"warmup_target": learning_rate, "warmup_steps": rise} if rise else {}
-    start = 0.0 if warmup else learning_rate
-    schedule = keras.optimizers.schedules.CosineDecay(start, steps - rise, **warmup)
+    warmup = {"warmup_target": learning_rate, "warmup_steps": rise}
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - rise, **warmup)
     optimizer = Muon(schedule, weight_decay=weight_decay, convolutions=muon)
     # Decay is for kernels, not for the scales and shifts of batch normalization.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -90,7 +89,7 @@ def fit(
         epochs: Passes over `train`.
         batch_size: Tiles per batch; several GPUs share it.
         learning_rate: Peak of the schedule.
-        seed: Seed of the order of the tiles, of `mixup` and of `compressed`.
+        seed: Seed of the order of the tiles, of `mixup`, `compressed` and `cropped`.
         weight_decay: Share of a kernel, times the learning rate, that each step subtracts from it
             (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
         label_smoothing: Share of a label that all classes get (Szegedy et al., arXiv 1512.00567).
@@ -100,8 +99,8 @@ def fit(
             pixels of each tile: cheap ones, for a network that takes images of any size.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
-        teacher: `model.keras` of a network whose probabilities for a tile, before it is augmented,
-            replace its label; `None` trains on the labels.
+        teacher: `model.keras` of a network whose probabilities for a tile (or square), before it is
+            augmented, replace its label; `None` trains on the labels.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -126,8 +125,9 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
-    if not 0 <= cropped <= 1:
-        raise ValueError(f"`cropped` must be in [0, 1]. Received: {cropped}.")
+    for name in ("compressed", "cropped"):
+        if not 0 <= settings[name] <= 1:
+            raise ValueError(f"`{name}` must be in [0, 1]. Received: {settings[name]}.")
     ranges = dict.fromkeys(("learning_rate", "weight_decay", "mixup"), math.inf)
     for name, end in {**ranges, "label_smoothing": 1}.items():
         if not 0 <= settings[name] < end:
@@ -138,8 +138,9 @@ def fit(
         labels = np.unique(train.labels)
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
-    if start_from is not None:
-        model.set_weights(_read("start_from", start_from, model).get_weights())
+    elif not set(class_weight or ()) <= (known := set(range(len(train.class_names)))):
+        raise ValueError(f"`class_weight` must be for {known}. Received: {list(class_weight)}.")
+    first = None if start_from is None else _read("start_from", start_from, model).get_weights()
     network = None if teacher is None else _read("teacher", teacher, model)
     for name in ("start_from", "teacher"):  # a run is known by the content of the files
         if settings[name] is not None:
@@ -147,16 +148,19 @@ def fit(
     policy = policy or devices.precision()
     if policy == "mixed_float16" and workers.count() > 1:  # one that skips a step hangs all
         raise ValueError("`policy` must be float32 or mixed_bfloat16 with several workers.")
-    run = None
+    run, strategy = None, model.distribute_strategy
     if checkpoint_dir is not None:
-        settings |= {"class_weight": class_weight, "policy": policy}
+        settings |= {"class_weight": class_weight and sorted(class_weight.items())}
+        settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
-    steps, strategy = math.ceil(len(train) / batch_size), model.distribute_strategy
+    if first is not None:
+        model.set_weights(first)
+    steps = math.ceil(len(train) / batch_size)
     with strategy.scope():
-        log = progress.Epochs(
-            model, validation, run, smoothing=label_smoothing, epochs=epochs, steps=steps
-        )
-    with strategy.scope(), precision.computing_in(policy, model), log.interrupts_after_a_batch():
+        sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
+        log = progress.Epochs(model, validation, run, **sizes)
+    computing = precision.computing_in(policy, model, network or model)
+    with strategy.scope(), computing, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
         done = log.start()
@@ -166,7 +170,7 @@ def fit(
             print(f"Resuming after epoch {done} of {epochs}.")
         shown = log_dir is not None and workers.index() == 0 and done < epochs
         boards = [board.Board(log_dir, log, validation)] if shown else []
-        whole = int(cropped * epochs)  # the first epoch on whole tiles
+        whole = int(cropped * epochs + 1e-9)  # the first epoch on whole tiles
         parts = (CROP, range(done, whole)), (None, range(max(done, whole), epochs))
         for side, part in (one for one in parts if one[1]):
             batches = pipeline.dataset(

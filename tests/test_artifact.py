@@ -226,8 +226,11 @@ def test_command_gives_papermill_the_same_parameters(model, tmp_path):
 
 
 def test_what_a_training_started_from_counts_too(model, saved, tmp_path):
-    for file, times in ((saved / "model.keras", 2), (tmp_path / "model.keras", 1)):  # no record
-        parameters = {**RECORD["parameters"], "start_from": str(file)}
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "metadata.json").write_text('{"title": "another project"}')
+    for folder, times in ((saved, 2), (tmp_path, 1), (others, 1)):  # no record, and another's
+        parameters = {**RECORD["parameters"], "start_from": str(folder / "model.keras")}
         further = save(model, tmp_path / "further", parameters=parameters)
         metadata = json.loads((further / "metadata.json").read_text("utf-8"))
         assert metadata["epochs"] == 3 * times
@@ -284,6 +287,12 @@ def test_save_that_fails_halfway_leaves_the_old_folder(copy, model):
     with pytest.raises(UnicodeEncodeError):
         save(model, copy, test=some_tiles(names))
     assert content(copy.parent) == before
+
+
+def test_names_of_test_tiles_may_be_any_bytes(model, tmp_path):
+    names = (*TEST_NAMES[:2], "For\udceat.jpg")
+    saved = save(model, tmp_path / "odd", test=some_tiles(names))
+    assert artifact.load(saved).test_names == names
 
 
 def test_save_that_cannot_be_renamed_puts_the_old_folder_back(copy, model, monkeypatch):

@@ -19,6 +19,21 @@ def test_devices_are_named_with_their_precision(capsys):
     assert capsys.readouterr().out == f"Training on {devices.hardware()}, {named}\n"
 
 
+@pytest.mark.parametrize(
+    ("capability", "workers", "expected"),
+    [((9, 0), 1, "mixed_float16"), ((9, 0), 2, "float32"), ((6, 1), 1, "float32")],
+)
+def test_float16_is_for_one_worker_with_units_for_it(monkeypatch, capability, workers, expected):
+    monkeypatch.setattr(devices, "_gpus", lambda: [{"compute_capability": capability}])
+    monkeypatch.setattr(devices.workers, "count", lambda: workers)
+    assert devices.precision() == expected
+
+
+def test_one_device_that_is_named_is_taken():
+    strategy = devices.set_up(seed=0, devices=["CPU:0"])
+    assert strategy.extended.worker_devices == ("/job:localhost/replica:0/task:0/device:CPU:0",)
+
+
 def test_processor_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
     monkeypatch.setattr(os, "cpu_count", lambda: 8)

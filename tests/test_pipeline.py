@@ -120,6 +120,11 @@ def test_squares_are_parts_of_the_tiles_at_places_that_the_seed_draws(demo_tiles
         found = np.argwhere((windows == square).all(axis=(2, 3, 4)))
         assert len(found) == 1
         places.add(tuple(found[0]))
+    later = np.concatenate(
+        [x for x, _ in batches(demo_tiles, **options, side=48, epochs=range(1, 2))]
+    )
+    twice = {image.tobytes() for image in first} & {image.tobytes() for image in later}
+    assert len(twice) < 0.05 * len(first)  # one place in 289 by chance
     assert len(places) > 40
     rows, columns = np.array(list(places)).T
     assert {rows.min(), columns.min()} <= {0, 1}

@@ -275,11 +275,16 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
         ({"compressed": 2.0}, r"`compressed` must be in \[0, 1\]. Received: 2.0"),
         ({"cropped": 1.5}, r"`cropped` must be in \[0, 1\]. Received: 1.5"),
         ({"class_weight": "balance"}, '`class_weight` must be "balanced" or numbers'),
+        ({"class_weight": {"Forest": 2.0}}, r"`class_weight` must be for \{0, 1, .*: \['Forest'\]"),
     ],
 )
-def test_bad_arguments_are_named(parts, options, message):
+def test_bad_arguments_are_named_and_change_nothing(parts, tmp_path, options, message):
+    model, folder = build_small(parts), tmp_path / "run"
     with pytest.raises(ValueError, match=message):
-        fit_small(build_small(parts), parts, **options)
+        fit_small(model, parts, checkpoint_dir=folder, **options)
+    assert not folder.exists()
+    weights = dict.fromkeys(np.arange(10), np.float32(1))  # numbers of NumPy are numbers
+    fit_small(model, parts, checkpoint_dir=folder, epochs=1, class_weight=weights)
 
 
 def test_first_epochs_see_squares_of_the_tiles(parts, monkeypatch):
@@ -296,6 +301,36 @@ def test_first_epochs_see_squares_of_the_tiles(parts, monkeypatch):
     assert seen == [(range(1), (48, 48, 3)), (range(1, 3), (64, 64, 3))]
     assert list(history.epoch) == [1, 2, 3]
     assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)  # one schedule for both
+
+
+def test_model_that_is_refused_keeps_its_weights(parts, tmp_path):
+    build_small(parts, seed=1).save(tmp_path / "model.keras")
+    model, options = build_small(parts), {"epochs": 1, "checkpoint_dir": tmp_path / "run"}
+    fit_small(model, parts, **options)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="`model` was trained by another run"):
+        fit_small(model, parts, start_from=tmp_path / "model.keras", **options)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_networks_inside_networks_learn_and_teach_on_squares(parts, tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    nested = keras.Model(inputs, build_small(parts)(inputs) * 2.0)  # the last one is no layer
+    nested.save(tmp_path / "teacher.keras")
+    history = fit_small(nested, parts, cropped=0.5, teacher=tmp_path / "teacher.keras")
+    assert np.isfinite(history.loss).all()
+    with pytest.raises(ValueError, match="expected shape"):
+        nested(np.zeros((1, 48, 48, 3)))
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()]
+    fit_small(keras.Sequential([inputs, *layers, keras.layers.Dense(10)]), parts, epochs=1)
+
+
+def test_names_of_files_may_be_any_bytes(parts, tmp_path):
+    train, validation = parts
+    odd = np.array([f"{name}\udcff" for name in train.names])
+    renamed = dataclasses.replace(train, names=odd), validation
+    fit_small(build_small(parts), renamed, epochs=1, checkpoint_dir=tmp_path)
 
 
 def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(parts, tmp_path):

@@ -41,8 +41,7 @@ def reliability_diagram(reliability: pd.DataFrame, *, title: str = "Reliability"
     upper.legend(frameon=False, loc="upper left", fontsize=8)
     upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.03))
     lower.bar(height=bins["tiles"], color=GRAY, **place)
-    lower.set(xlabel="confidence", ylabel="tiles (log scale)", yscale="log")
-    lower.set_ylim(bottom=0.7)
+    lower.set(xlabel="confidence", ylabel="tiles (log scale)", yscale="log", ylim=(0.7, None))
     lower.minorticks_off()
     lower.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for axis in (upper.yaxis, lower.xaxis):
