@@ -513,20 +513,40 @@ def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_netw
         scenes.web_map(found, tmp_path / "other.html")
 
 
+# Cells of the map of Aberystwyth at stride 32, chosen on the picture: in each of the first rows, so
+# many hold water alone; and blocks of rows and columns in the town.
+SEA = (5, 5, 4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 1)
+CENTER, SUBURB, ESTATE = np.s_[11:14, 3:6], np.s_[11:13, 9:11], np.s_[16:18, 12:14]
+
+
 @pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")
-def test_real_scenes(classifier, tmp_path):
-    aberystwyth = scenes.classify(
-        Path(SCENES) / "aberystwyth_sr.tif", classifier, tmp_path / "map.tif", level="L2A"
-    )
-    areas = aberystwyth.areas()
-    assert areas.index[0] == "Pasture"
-    sea = aberystwyth.classes[:10, :2]
-    assert (sea == classifier.class_names.index("SeaLake")).mean() > 0.8
-    assert (aberystwyth.unfamiliarity > 1).mean() < 0.03
-    assert areas["hectares"].sum() == pytest.approx(930 * 947 / 100)
+def test_coast_of_wales(classifier, tmp_path):
+    source = Path(SCENES) / "aberystwyth_sr.tif"
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", level="L2A")
+    names = np.array(classifier.class_names)[found.classes]
+    assert (names == "Pasture").mean() > 0.75  # the countryside
+    assert (found.unfamiliarity > 1).mean() < 0.03
+    assert found.areas()["hectares"].sum() == pytest.approx(930 * 947 / 100)
+    sea = np.concatenate([row[:count] for row, count in zip(names, SEA, strict=False)])
+    assert len(sea) == 59
+    assert (sea == "SeaLake").mean() > 0.9
+    assert (names[SUBURB] == "Residential").all()
+    assert (names[ESTATE] == "Industrial").mean() >= 0.75
+    assert np.isin(names[CENTER], ["Residential", "Industrial", "Highway"]).all()
+
+
+@pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")
+def test_dolomites(classifier, tmp_path):
     source = Path(SCENES) / "dolomites_l1c.tif"
-    dolomites = scenes.classify(source, classifier, tmp_path / "map.tif")
-    assert (dolomites.classes[-4:, -6:] == 1).mean() > 0.8  # the forest in the south-east
+    found = scenes.classify(source, classifier, tmp_path / "map.tif")
+    names = np.array(classifier.class_names)[found.classes]
+    assert (names[-4:, -6:] == "Forest").mean() > 0.8  # in the south-east
+    assert (names[27:, :3] == "Residential").mean() > 0.8  # Cortina
+    grey, _ = opening.open_scene(source).read()
+    whole = grey[: 29 * 32, : 33 * 32].reshape(29, 32, 33, 32, 3).mean(axis=(1, 3, 4))
+    unfamiliar = found.unfamiliarity[:29, :33] > 1
+    assert unfamiliar[whole > 190].mean() > 0.75  # rock and cloud
+    assert unfamiliar[whole < 110].mean() < 0.1
     with pytest.warns(UserWarning, match="Is an offset of 1000 left in"):
         scenes.classify(source, classifier, tmp_path / "map.tif", offset=0.0)
 
