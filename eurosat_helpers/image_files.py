@@ -42,7 +42,7 @@ def classify(
         size: What to do with an image that is not 64x64 pixels: None refuses it; "cut" makes
             windows of 64x64 pixels, the last ones moved inwards so that the edges are covered;
             "scale" resizes it, without keeping its shape or the size of its pixels on the ground.
-        level: "L1C", as EuroSAT, or "L2A": the haze of a clear day is added to each image.
+        level: "L1C", as EuroSAT, or "L2A": a clear atmosphere is added (`pixels.as_level_1c`).
 
     Returns:
         One row per image, or per window with "cut", sorted by file: `file` (its path in `source`);
@@ -65,9 +65,7 @@ def classify(
     def serve() -> None:
         images = np.concatenate(waiting)
         measures.append(pixels.measure(images))
-        if level == "L2A":  # but not where data are missing
-            haze = np.rint(pixels.HAZE).astype("uint8") * images.any(axis=-1, keepdims=True)
-            images = np.minimum(images, 255 - haze) + haze
+        images = pixels.as_level_1c(images) if level == "L2A" else images
         answers.append(classifier.serve(images))
         waiting.clear()
 

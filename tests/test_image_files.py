@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from eurosat_helpers import artifact, image_files
+from eurosat_helpers import artifact, image_files, pixels
 
 RNG = np.random.default_rng(0)
 
@@ -103,13 +103,14 @@ def test_table_has_a_row_for_each_file_and_the_classifiers_answers(
     assert not shown.err
 
 
-def test_level_2a_gets_the_haze_of_a_clear_day(classifier, tmp_path, capsys):
+def test_level_2a_gets_a_clear_atmosphere(classifier, tmp_path, capsys):
     clear = RNG.integers(1, 256, (64, 64, 3), "uint8")
     clear[:9] = 0  # no data, which gets none
     Image.fromarray(clear).save(tmp_path / "a.png")
     save(tmp_path / "black.png", (64, 64), "black")
     table = image_files.classify(tmp_path, classifier, level="L2A")
-    hazy = np.minimum(clear + np.array([12, 24, 41]), 255).astype("uint8")
+    hazy = 1 + (clear - 1.0) * pixels.LET_THROUGH + pixels.HAZE
+    hazy = np.rint(hazy).clip(1, 255).astype("uint8")
     hazy[:9] = 0
     probabilities = classifier.predict(hazy[None])[0]
     np.testing.assert_allclose(table[[*classifier.class_names]].loc[0], probabilities, atol=1e-5)

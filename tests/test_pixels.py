@@ -203,3 +203,25 @@ def test_each_cause_is_found_by_its_name(some):
     cut[:, :5, :5] = 0  # no data, which is not dark
     assert doubts(cut) == []
     assert doubts(some[:5, ..., ::-1]) == doubts(offset[:5]) == []  # too few to tell
+
+
+def test_atmosphere_is_that_of_rayleigh_scattering_and_ozone():
+    micrometres, sun = np.array([0.665, 0.560, 0.490]), np.cos(np.radians(40))
+    depth = 0.008569 * micrometres**-4 * (1 + 0.0113 * micrometres**-2 + 0.00013 * micrometres**-4)
+    phase = 0.75 * (1 + np.cos(np.radians(180 - 40)) ** 2)
+    np.testing.assert_allclose(depth * phase / (4 * sun) * 254 / 0.275, pixels.HAZE, atol=0.1)
+    path = 1 / sun + 1  # down and up, in thicknesses of the atmosphere
+    ozone = 0.3 * np.array([0.055, 0.102, 0.020])  # absorption per atm-cm
+    through = np.exp(-0.52 * depth * path) * np.exp(-ozone * path)
+    np.testing.assert_allclose(through, pixels.LET_THROUGH, atol=1e-3)
+
+
+def test_darkest_pixels_of_eurosat_are_as_bright_as_the_haze(real_tiles):
+    dark = np.percentile(real_tiles.images[::5].reshape(-1, 64 * 64, 3), 0.5, axis=1)
+    assert np.abs(dark.min(axis=0) - pixels.HAZE).max() < 10
+
+
+def test_no_data_stays_without_an_atmosphere():
+    images = np.array([[[[0, 0, 0], [1, 1, 1], [0, 90, 255]]]], np.uint8)
+    expected = [[[[0, 0, 0], [17, 33, 57], [16, 108, 255]]]]
+    np.testing.assert_array_equal(pixels.as_level_1c(images), expected)

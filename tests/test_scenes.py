@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
 
-from eurosat_helpers import artifact, augmentation, data, pixels, plots, scenes
+from eurosat_helpers import artifact, data, pixels, plots, scenes
 from eurosat_helpers.scenes import opening, sweeping
 
 SCENES = os.environ.get("EUROSAT_SCENES")
@@ -249,7 +250,8 @@ def test_level_is_read_from_a_name_only_where_it_stands_there(mosaic, tmp_path, 
 
 def test_haze_is_added_where_there_is_none(classifier, mosaic, tmp_path):
     hazy = np.maximum(mosaic, 60)
-    clear = numbers(hazy) - np.rint(np.array(pixels.HAZE) * 0.275 / 254 / 1e-4)
+    haze = np.array(pixels.HAZE) * 0.275 / 254 / 1e-4
+    clear = np.rint((numbers(hazy) - haze) / pixels.LET_THROUGH)
     source = write(tmp_path / "clear.tif", clear.astype(np.int16), tags=(1e-4, 0.0))
     scene = opening.open_scene(source, level="L2A")
     grey, _ = scene.as_level_1c(np.empty((0, 3))).read()
@@ -274,10 +276,6 @@ def test_scene_with_haze_stays_as_it_is(mosaic, tmp_path):
     overview = scene.read()[0].reshape(-1, 3)
     assert scene.as_level_1c(overview).level == "L1C"
     assert scene.as_level_1c(overview).offset == scene.offset
-
-
-def test_haze_of_scenes_is_that_of_the_training():
-    assert pixels.HAZE == augmentation.RandomAppearance.AIR
 
 
 def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_path):
@@ -516,7 +514,8 @@ def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_netw
 # Cells of the map of Aberystwyth at stride 32, chosen on the picture: in each of the first rows, so
 # many hold water alone; and blocks of rows and columns in the town.
 SEA = (5, 5, 4, 4, 4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 2, 2, 1)
-CENTER, SUBURB, ESTATE = np.s_[11:14, 3:6], np.s_[11:13, 9:11], np.s_[16:18, 12:14]
+TOWN = (np.s_[11:14, 3:6], np.s_[16:18, 6:9], np.s_[11:13, 9:11])  # center, Penparcau, Waunfawr
+ESTATE = np.s_[16:18, 12:14]  # of industry
 
 
 @pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")
@@ -529,10 +528,11 @@ def test_coast_of_wales(classifier, tmp_path):
     assert found.areas()["hectares"].sum() == pytest.approx(930 * 947 / 100)
     sea = np.concatenate([row[:count] for row, count in zip(names, SEA, strict=False)])
     assert len(sea) == 59
-    assert (sea == "SeaLake").mean() > 0.9
-    assert (names[SUBURB] == "Residential").all()
+    assert (sea == "SeaLake").mean() > 0.95
+    town = np.concatenate([names[block].ravel() for block in TOWN])
+    assert Counter(town.tolist()).most_common(1)[0][0] == "Residential"
+    assert (names[TOWN[2]] == "Residential").all()
     assert (names[ESTATE] == "Industrial").mean() >= 0.75
-    assert np.isin(names[CENTER], ["Residential", "Industrial", "Highway"]).all()
 
 
 @pytest.mark.skipif(SCENES is None, reason="needs EUROSAT_SCENES, a folder with two real scenes")

@@ -37,7 +37,7 @@ def classify(
     of the scene. A window of which less than half has data does not count. A strip of the scene is
     in memory at a time. An interrupted call resumes when it is repeated.
 
-    The training tiles are of level 1C, so the haze of a clear day is added to a scene of level 2A
+    The training tiles are of level 1C, so a clear atmosphere is added to a scene of level 2A
     (`scene.Scene.as_level_1c`).
 
     The GeoTIFF is cloud-optimized and has three bands: the number of the class (255: no data), with

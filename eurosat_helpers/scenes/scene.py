@@ -101,22 +101,23 @@ class Scene:
         return [[file.name for file in self.files], about, self.bands, self.scale, self.offset]
 
     def as_level_1c(self, overview: np.ndarray) -> Scene:
-        """Add the haze of a clear atmosphere to a scene of level 2A: the training tiles have it.
+        """Add a clear atmosphere to a scene of level 2A (`pixels`): the training tiles have it.
 
-        What the air scatters back is added to each band; how much it absorbs is left out. Where the
-        level is not known, the darkest blue decides: pixels so dark are seen without air.
+        Where the level is not known, the darkest blue decides: pixels so dark are seen without air.
 
         Args:
             overview: Grey levels of pixels with data, `(N, 3)`.
 
         Returns:
-            The scene with its level and, at level 2A, other offsets.
+            The scene with its level and, at level 2A, other scales and offsets.
         """
         level = self.level or ("L2A" if self._looks_hazeless(overview) else "L1C")
-        share = WHITE / 254 if level == "L2A" else 0  # reflectance of a grey level of haze
-        pairs = zip(self.offset, pixels.HAZE, strict=True)
-        offset = tuple(one + share * haze for one, haze in pairs)
-        return replace(self, level=level, offset=offset)
+        if level == "L1C":
+            return replace(self, level=level)
+        scale, offset, air = map(np.array, (self.scale, self.offset, pixels.LET_THROUGH))
+        haze = np.array(pixels.HAZE) * WHITE / 254  # in reflectance
+        numbers = {"scale": scale * air, "offset": offset * air + haze}
+        return replace(self, level=level, **{key: tuple(x.tolist()) for key, x in numbers.items()})
 
     def _looks_hazeless(self, overview: np.ndarray) -> bool:
         return len(overview) > 0 and np.percentile(overview[:, 2], 0.5) < pixels.HAZELESS
@@ -157,7 +158,7 @@ class Scene:
         if self.level is None and self._looks_hazeless(overview):
             found.append(
                 f"Nothing says the processing level of `{name}`. Its darkest blue is that of level "
-                '2A, so the haze of a clear day is added: pass `level`, "L1C" or "L2A", or correct '
+                '2A, so a clear atmosphere is added: pass `level`, "L1C" or "L2A", or correct '
                 "`scale` and `offset` if they are wrong."
             )
         if len(overview) == 0:
