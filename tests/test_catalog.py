@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import sys
 import threading
 
 import numpy as np
@@ -14,6 +15,8 @@ from affine import Affine
 
 from eurosat_helpers import scenes
 from eurosat_helpers.scenes import opening
+
+pytest.importorskip("pystac_client", reason="needs pystac-client")
 
 UTM = {"crs": "EPSG:32630", "transform": Affine(10, 0, 4e5, 0, -10, 5.81e6)}
 SIDE = 512  # pixels of a scene
@@ -230,6 +233,12 @@ def test_item_without_a_scale_is_refused_and_nothing_is_written(service, tmp_pat
 def test_box_that_fits_no_scene_is_named(service, tmp_path, box, message):
     with pytest.raises(ValueError, match=message):
         fetch(service, tmp_path / "scene.tif", box=box)
+
+
+def test_missing_library_is_named(service, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pystac_client", None)
+    with pytest.raises(ImportError, match=r"needs pystac-client: pip install pystac-client"):
+        fetch(service, tmp_path / "scene.tif")
 
 
 def test_no_network_is_said_with_what_to_do(service, tmp_path):

@@ -6,21 +6,22 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pystac
 import rasterio
 import rasterio.warp
 import requests
 from matplotlib.path import Path as Outline
-from pystac_client import Client
-from pystac_client.exceptions import APIError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window, from_bounds
 
 from eurosat_helpers import files
 from eurosat_helpers.scenes.scene import REMOTE
+
+if TYPE_CHECKING:
+    import pystac
 
 EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
 # Collection 1, whose items state scale and offset; those of "sentinel-2-l2a" there state an offset
@@ -59,7 +60,14 @@ def fetch(
     Raises:
         ValueError: If no scene of these days contains the box, or an item states no scale.
         ConnectionError: If the service or a file cannot be reached.
+        ImportError: If pystac-client is not installed, which nothing else needs.
     """
+    try:
+        from pystac_client import Client
+        from pystac_client.exceptions import APIError
+    except ImportError as error:
+        message = "`scenes.fetch` needs pystac-client: pip install pystac-client"
+        raise ImportError(message) from error
     output, (west, south, east, north) = Path(output), box
     if not (west < east and south < north):
         raise ValueError(f"`box` must be west, south, east, north in degrees. Received: {box}.")
