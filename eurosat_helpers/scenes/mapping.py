@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from eurosat_helpers.classifier import Classifier
 from eurosat_helpers.scenes import land_cover, opening, sweeping
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
 from eurosat_helpers.scenes.sweeping import SIDE
-
-OVERVIEW = 1000  # pixels of the longer side of the scene's picture
 
 
 def classify(
@@ -83,8 +80,7 @@ def classify(
             f"`source` must have at least {SIDE} x {SIDE} pixels, one window. Received: "
             f"{first.height} x {first.width}."
         )
-    shrink = max(1, max(first.shape) / OVERVIEW)
-    picture, valid = scene.read(shape=tuple(math.ceil(side / shrink) for side in first.shape))
+    picture, valid = sweeping.overview(scene)
     for doubt in scene.doubts(picture[valid]):
         warnings.warn(doubt, stacklevel=2)
 

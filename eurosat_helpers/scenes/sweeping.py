@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,25 @@ from eurosat_helpers.scenes.scene import Scene
 
 SIDE = IMAGE_SHAPE[0]  # pixels of a window
 BLOCK = 256  # windows that are read and classified at once
+OVERVIEW = 1000  # pixels of the longer side of a picture of the scene
 SECONDS = 20  # between two states that are kept
+
+
+def overview(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """Read a scene with at most `OVERVIEW` pixels a side: grey levels, and which have data.
+
+    In strips, since GDAL does not keep the blocks of one band until the next one is read.
+    """
+    height, width = scene.files[0].shape
+    shrink = max(1, max(height, width) / OVERVIEW)
+    tops = np.linspace(0, height, math.ceil(height / 512) + 1).round().astype(int)
+    rows = np.diff(np.ceil(tops / shrink).astype(int))  # of the overview
+    strips = [
+        scene.read(Window(0, top, width, bottom - top), (count, math.ceil(width / shrink)))
+        for top, bottom, count in zip(tops[:-1], tops[1:], rows, strict=True)
+    ]
+    picture, valid = (np.concatenate(parts) for parts in zip(*strips, strict=True))
+    return picture, valid
 
 
 def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -> np.ndarray:

@@ -77,11 +77,20 @@ def draw(table: pd.DataFrame) -> None:
     """Draw what a map costs against the size of the scene and against the stride."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     sizes, strides = table[table.stride == 64], table[table.side == SIDES[0]]
-    left.loglog(sizes.side**2 / 1e6, sizes.seconds, "o-")
     left.set(title="stride 64", xlabel="million pixels", ylabel="seconds")
-    right.loglog(strides.stride, strides.seconds, "o-", base=2)
     right.set(title=f"{SIDES[0]:,} x {SIDES[0]:,} pixels", xlabel="stride, pixels")
-    for chart in (left, right):
+    for chart, x, seconds, power, law in (
+        (left, sizes.side**2 / 1e6, sizes.seconds, 1, "pixels"),
+        (right, strides.stride, strides.seconds, -2, "1 / stride²"),
+    ):
+        largest = seconds.to_numpy().argmax()
+        line = seconds.iloc[largest] * (x / x.iloc[largest]) ** power
+        chart.loglog(x, seconds, "o-", color="#0072B2", label="measured")
+        chart.loglog(x, line, "--", color="#666666", label=f"proportional to {law}")
+        chart.set_xticks(x, [f"{value:.3g}" for value in x], minor=False)
+        chart.minorticks_off()
+        chart.yaxis.set_major_formatter("{x:g}")
+        chart.legend(frameon=False, fontsize=8)
         chart.grid(alpha=0.25)
     figure.suptitle("Cost of a land-cover map, demo tiles")
     figure.savefig(PROJECT / "results" / "scene_cost.png", dpi=150)
