@@ -56,7 +56,7 @@ class RandomAppearance(layers.Layer):
         seed: Seed of the draws; `None` takes one from Keras' global seed.
     """
 
-    AIR = (12.0, 23.9, 40.7)  # grey levels that a clear atmosphere adds to red, green and blue
+    AIR = (12.0, 23.9, 40.7)  # grey levels that clear air adds to dark ground, on balance
     SHADE = (1.0, 0.95, 0.85)  # what is left in the shade is skylight, which is blue
     BLUR = (0.0625, 0.25, 0.375, 0.25, 0.0625)  # binomial: a standard deviation of one pixel
 

@@ -16,9 +16,9 @@ from numpy.random import Generator
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-# Path reflectance of a clear atmosphere in grey levels: Rayleigh scattering falls with the fourth
-# power of the wavelength (665, 560 and 490 nm for red, green and blue), and top-of-atmosphere red
-# is about 12 grey levels brighter than surface red.
+# What a clear atmosphere adds to dark ground, on balance, in grey levels: Rayleigh scattering falls
+# with the fourth power of the wavelength (665, 560 and 490 nm for red, green and blue), and
+# top-of-atmosphere red is about 12 grey levels brighter than surface red.
 _AIR = 12 * (665 / np.array([665.0, 560.0, 490.0])) ** 4
 
 

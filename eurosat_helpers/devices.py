@@ -24,8 +24,8 @@ def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.
 
     Args:
         seed: Seed of Python, NumPy and TensorFlow.
-        devices: Logical devices that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means
-            every GPU, or the CPU.
+        devices: GPUs that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means every GPU,
+            or the CPU. (To leave out all GPUs, set CUDA_VISIBLE_DEVICES to nothing.)
 
     Returns:
         The strategy under whose `scope()` the model must be built.

@@ -98,7 +98,7 @@ class Epochs(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if self.run:
+        if self.run and workers.index() == 0:
             self.model._trained_by_run = True  # see `checkpoint.Run`
         if self.interrupted:
             raise KeyboardInterrupt

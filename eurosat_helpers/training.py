@@ -109,8 +109,8 @@ def fit(
             float32, and so is the model afterwards.
         log_dir: Folder for TensorBoard: curves, and pictures of mistakes; `None` writes nothing.
         checkpoint_dir: Folder of one named run, for its state before the first and after each
-            epoch. After an interrupt, the same call (architecture, tiles, settings) resumes after
-            the last completed epoch, whatever weights `model` has by then, and ends as an
+            epoch. After an interrupt, the same call (network, tiles, settings, devices) resumes
+            after the last completed epoch, whatever weights `model` has by then, and ends as an
             uninterrupted run does. After a finished run it returns that run at once.
 
     Returns:
@@ -139,7 +139,7 @@ def fit(
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
     elif not set(class_weight or ()) <= (known := set(range(len(train.class_names)))):
-        raise ValueError(f"`class_weight` must be for {known}. Received: {list(class_weight)}.")
+        raise ValueError(f"`class_weight` needs keys in {known}. Received: {list(class_weight)}.")
     first = None if start_from is None else _read("start_from", start_from, model).get_weights()
     network = None if teacher is None else _read("teacher", teacher, model)
     for name in ("start_from", "teacher"):  # a run is known by the content of the files

@@ -32,7 +32,8 @@ def main(folder: str, sources: list[str]) -> None:
     maps.mkdir(parents=True, exist_ok=True)
     sources = [source if "://" in source else str(Path(source).resolve()) for source in sources]
     # With the name of their folder: many products name their images alike.
-    names = {source: "_".join(Path(source).with_suffix("").parts[-2:]) for source in sources}
+    paths = {source: Path(source) for source in sources}
+    names = {source: f"{path.parent.name}_{path.stem}" for source, path in paths.items()}
     outputs = {source: maps / f"{name}_map.tif" for source, name in names.items()}
     if len(set(outputs.values())) < len(outputs):
         sys.exit("Two scenes have one name and one name of their folder: map them apart.")

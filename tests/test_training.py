@@ -275,14 +275,19 @@ def test_classes_are_weighted_by_the_blended_labels(demo_tiles):
         ({"compressed": 2.0}, r"`compressed` must be in \[0, 1\]. Received: 2.0"),
         ({"cropped": 1.5}, r"`cropped` must be in \[0, 1\]. Received: 1.5"),
         ({"class_weight": "balance"}, '`class_weight` must be "balanced" or numbers'),
-        ({"class_weight": {"Forest": 2.0}}, r"`class_weight` must be for \{0, 1, .*: \['Forest'\]"),
+        (
+            {"class_weight": {"Forest": 2.0}},
+            r"`class_weight` needs keys in \{0, 1, .*: \['Forest'\]",
+        ),
     ],
 )
 def test_bad_arguments_are_named_and_change_nothing(parts, tmp_path, options, message):
     model, folder = build_small(parts), tmp_path / "run"
+    before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         fit_small(model, parts, checkpoint_dir=folder, **options)
     assert not folder.exists()
+    assert all(map(np.array_equal, before, model.get_weights()))
     weights = dict.fromkeys(np.arange(10), np.float32(1))  # numbers of NumPy are numbers
     fit_small(model, parts, checkpoint_dir=folder, epochs=1, class_weight=weights)
 

@@ -11,7 +11,7 @@ _WORDS = dict(zip(("red", "green", "blue"), BANDS, strict=True))
 
 def band(description: str) -> str | None:
     """Find the band that a description names: "B4, 665 nm", "red B04" or "Red"."""
-    found = re.search(r"(?<![A-Za-z0-9])B(\d\d?|8A)(?![A-Za-z0-9])", description)
+    found = re.search(r"(?<![A-Za-z0-9])B(\d\d?|8A)(?![A-Za-z0-9]|_(?!10m))", description)
     return f"B{found[1].zfill(2)}" if found else _WORDS.get(description.strip().lower())
 
 

@@ -162,7 +162,7 @@ class Scene:
                 "`scale` and `offset` if they are wrong."
             )
         if len(overview) == 0:
-            found.append(f"No pixel of `{name}` has data: so has no cell of the map.")
+            found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
         else:
             dark = np.percentile(overview[:, 0], 0.5)
             if dark > DARK:

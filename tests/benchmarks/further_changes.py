@@ -18,7 +18,8 @@ import pandas as pd
 from PIL import Image
 from scipy import ndimage
 
-from eurosat_helpers import artifact, data, pixels
+from eurosat_helpers import artifact, data
+from eurosat_helpers.augmentation import RandomAppearance
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -111,7 +112,7 @@ def each(change: Callable[[Image.Image], Image.Image]) -> Callable[[np.ndarray],
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "unchanged": lambda tiles: tiles,
-    "L2A as a true-color image": lambda tiles: (tiles - pixels.HAZE) * 1.375,
+    "L2A as a true-color image": lambda tiles: (tiles - RandomAppearance.AIR) * 1.375,
     "L1C as a true-color image": lambda tiles: tiles * 0.77,
     "each band stretched": stretch,
     "motion blur": lambda tiles: ndimage.uniform_filter1d(tiles, 5, axis=2, mode="reflect"),
