@@ -288,6 +288,12 @@ def test_bad_arguments_are_named_and_change_nothing(parts, tmp_path, options, me
         fit_small(model, parts, checkpoint_dir=folder, **options)
     assert not folder.exists()
     assert all(map(np.array_equal, before, model.get_weights()))
+
+
+def test_model_of_a_refused_call_can_be_trained(parts, tmp_path):
+    model, folder = build_small(parts), tmp_path / "run"
+    with pytest.raises(ValueError, match="`compressed` must be"):
+        fit_small(model, parts, checkpoint_dir=folder, compressed=2.0)
     weights = dict.fromkeys(np.arange(10), np.float32(1))  # numbers of NumPy are numbers
     fit_small(model, parts, checkpoint_dir=folder, epochs=1, class_weight=weights)
 
