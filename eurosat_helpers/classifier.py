@@ -118,12 +118,12 @@ class Classifier:
             "date": about["date"],
         }
         if elsewhere := about["scores"].get("new_places"):  # of a model trained apart from them
-            right = f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
-            facts["new places, trained apart"] = right
+            places = f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
+            facts["new places, trained apart"] = places
         corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
-        if found := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
-            mean = f"{np.mean(found):.2%} (mean of {len(found)} changes)"
-            facts["accuracy on changed tiles"] = mean
+        if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
+            changes = f"mean of {len(rows)} changes"
+            facts["accuracy on changed tiles"] = f"{np.mean(rows):.2%} ({changes})"
         return pd.Series(facts, name=self.directory.name).to_frame()
 
 

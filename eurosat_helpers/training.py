@@ -159,7 +159,7 @@ def fit(
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
         log = progress.Epochs(model, validation, run, **sizes)
-    computing = precision.computing_in(policy, model, network or model)
+    computing = precision.computing_in(policy, *filter(None, (model, network)))
     with strategy.scope(), computing, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
@@ -181,7 +181,7 @@ def fit(
                 mixup=mixup,
                 compressed=compressed,
                 side=side,
-                teacher=network and (lambda x: tf.nn.softmax(network.call(x, training=False))),
+                teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
                 worker=(workers.index(), workers.count()),

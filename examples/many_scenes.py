@@ -31,10 +31,10 @@ def main(folder: str, sources: list[str]) -> None:
     maps = Path(folder).resolve()  # a worker may run in another folder
     maps.mkdir(parents=True, exist_ok=True)
     sources = [source if "://" in source else str(Path(source).resolve()) for source in sources]
-    # With the name of their folder: many products name their images alike.
-    paths = {source: Path(source) for source in sources}
-    names = {source: f"{path.parent.name}_{path.stem}" for source, path in paths.items()}
-    outputs = {source: maps / f"{name}_map.tif" for source, name in names.items()}
+    outputs = {}
+    for source in sources:  # with the name of its folder: many products name their images alike
+        path = Path(source)
+        outputs[source] = maps / f"{path.parent.name}_{path.stem}_map.tif"
     if len(set(outputs.values())) < len(outputs):
         sys.exit("Two scenes have one name and one name of their folder: map them apart.")
     missing = [(source, str(file)) for source, file in outputs.items() if not file.exists()]

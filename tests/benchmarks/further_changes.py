@@ -38,7 +38,7 @@ def disk(tiles: np.ndarray) -> np.ndarray:
 
 
 def jpeg_2000(image: Image.Image) -> Image.Image:
-    """Compress to a twelfth, as the products of Sentinel-2 are compressed more mildly."""
+    """Compress to a twelfth. The products of Sentinel-2 are compressed more mildly."""
     file = io.BytesIO()
     image.save(file, "JPEG2000", quality_mode="rates", quality_layers=[12], irreversible=True)
     return Image.open(file)

@@ -1,6 +1,6 @@
 """Measure what a land-cover map costs, against scene size and stride, and against `serve`.
 
-Run `python -m tests.benchmarks.scenes` in the project's folder (about ten minutes on 2 cores);
+Run `python -m tests.benchmarks.scenes` in the project's folder (a minute on 2 cores);
 `python -m tests.benchmarks.scenes 10980` maps a scene of the size of a Sentinel-2 product too, as
 uint8 and as a compressed product of uint16. The scene is a mosaic of demo tiles, repeated. Each map
 is made in a process of its own, whose largest memory is printed; `serve` classifies as many tiles
