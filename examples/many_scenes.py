@@ -41,10 +41,12 @@ def main(folder: str, sources: list[str]) -> None:
     print(f"{len(missing)} of {len(outputs)} scenes to map", flush=True)
     with Client(os.environ.get("DASK_SCHEDULER")) as client:
         futures = {client.submit(classify, *pair, retries=2): pair[0] for pair in missing}
+        failed = 0
         for future in as_completed(futures):
-            done = future.status == "finished"
-            print(future.result() if done else f"{futures[future]} failed: {future.exception()}")
-        failed = sum(future.status != "finished" for future in futures)
+            error = future.exception()
+            print(f"{futures[future]} failed: {error}" if error else future.result(), flush=True)
+            failed += error is not None
+            future.release()  # or a worker that dies later takes it along, and it is done again
     if failed:
         sys.exit(f"{failed} scenes failed. Run the command again to try them once more.")
 
