@@ -44,8 +44,10 @@ class RandomAppearance(layers.Layer):
     added or, down to surface reflectance (L2A), removed. One gain is common to all channels (sun,
     processing), another small one is per channel (calibration). Some get a shade and a white veil
     that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
-    contrast, as products made for the eye do. Half are then blurred or sharpened, and half get
-    noise. Amounts are uniform, so most are mild.
+    contrast, as products made for the eye do. Half are then blurred, moved by less than a pixel or
+    sharpened, by random kernels along rows and columns, in some with other ones per channel; half
+    get noise, in some of them grey; some lose single pixels or fine grey levels, as damaged or
+    coarsely stored data do. Amounts are uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.
@@ -58,7 +60,7 @@ class RandomAppearance(layers.Layer):
 
     AIR = (12.0, 23.9, 40.7)  # grey levels that clear air adds to dark ground, on balance
     SHADE = (1.0, 0.95, 0.85)  # what is left in the shade is skylight, which is blue
-    BLUR = (0.0625, 0.25, 0.375, 0.25, 0.0625)  # binomial: a standard deviation of one pixel
+    STILL = (0.0, 0.0, 1.0, 0.0, 0.0)  # the kernel that changes nothing
 
     def __init__(self, share: float, *, seed: int | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -74,8 +76,8 @@ class RandomAppearance(layers.Layer):
         changed = tf.cast(tf.round(self.share * tf.cast(count, "float32")), "int32")
         images, unchanged = images[:changed], images[changed:]
 
-        def draw(low: float, high: float, channels: int = 1) -> tf.Tensor:
-            shape = (ops.shape(images)[0], 1, 1, channels)
+        def draw(low: float, high: float, *axes: int) -> tf.Tensor:
+            shape = (ops.shape(images)[0], *(axes or (1, 1, 1)))
             return keras.random.uniform(shape, low, high, seed=self.seed_generator)
 
         def some(share: float) -> tf.Tensor:
@@ -84,27 +86,36 @@ class RandomAppearance(layers.Layer):
         def field(knots: int = 4) -> tf.Tensor:  # smooth, 0 to 1, some with steep edges
             position = np.linspace(0, knots - 1, images.shape[1])[:, None]
             linear = np.maximum(0, 1 - np.abs(position - np.arange(knots))).astype("float32")
-            coarse = ops.reshape(draw(-1, 1, knots**2), (-1, knots, knots))
+            coarse = draw(-1, 1, knots, knots)
             surface = ops.einsum("ri,nij,cj->nrc", linear, coarse, linear)[..., None]
             return ops.clip(0.5 + draw(0.5, 2.5) * surface, 0, 1)
 
-        x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 3))
-        x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 3) - 1)
+        x = images + some(0.8) * (draw(-1.1, 0.7) * ops.array(self.AIR) + draw(-8, 8, 1, 1, 3))
+        x *= 1 + some(0.8) * (draw(0.75, 1.3) * draw(0.93, 1.07, 1, 1, 3) - 1)
         shade, veil = some(0.3) * draw(0, 0.5) * field(), some(0.3) * draw(0, 0.35) * field()
         x *= 1 - shade * ops.array(self.SHADE)
         x += veil * (255 - x)
         grey, level = ops.mean(x, axis=-1, keepdims=True), draw(60, 140)
         x += some(0.3) * draw(-0.5, 0.3) * (x - grey)  # saturation
         x += some(0.3) * draw(-0.4, 0.3) * (x - level)  # contrast
-        x += some(0.5) * draw(-0.8, 1) * (self._blurred(x) - x)  # below 0 it sharpens
+        # Per axis and channel.
+        kernels = ops.softmax(draw(-2, 2, 2, 1, 5) + some(0.3) * draw(-2, 2, 2, 3, 5))
+        amount = some(0.5) * draw(-0.8, 1, 2, 1, 1)  # below 0 it sharpens
+        x = self._filtered(x, self.STILL + amount * (kernels - self.STILL))
         noise = keras.random.normal(ops.shape(images), seed=self.seed_generator)
+        noise = ops.where(draw(0, 1) < 0.3, noise[..., :1], noise)
         x += some(0.5) * draw(0, 8) * noise
+        lost = draw(0, 1, *images.shape[1:3], 1) < some(0.2) * draw(0, 0.03)
+        x = ops.where(lost, ops.where(noise > 0, 255.0, 0.0), x)
+        step = 1 + some(0.2) * draw(0, 20)  # between grey levels
         # In such tiles 0 stands for "no data".
-        return ops.concatenate([ops.clip(x, 1, 255), unchanged])
+        return ops.concatenate([ops.clip(ops.round(x / step) * step, 1, 255), unchanged])
 
-    def _blurred(self, images: tf.Tensor) -> tf.Tensor:
-        # Shifted sums take a third of the time of a depthwise convolution, forward only.
+    @staticmethod
+    def _filtered(images: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:
+        # As matrices: a convolution with kernels of its own per image would take far longer.
         side = images.shape[1]
-        x = ops.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
-        x = sum(weight * x[:, i : i + side] for i, weight in enumerate(self.BLUR))
-        return sum(weight * x[:, :, i : i + side] for i, weight in enumerate(self.BLUR))
+        rows = np.pad(np.arange(side), 2, mode="reflect")
+        shifts = np.stack([np.eye(side, dtype="float32")[rows[i : i + side]] for i in range(5)])
+        matrices = ops.einsum("nack,krs->nacrs", kernels, shifts)
+        return ops.einsum("ncrs,nstc,ncut->nruc", matrices[:, 0], images, matrices[:, 1])
