@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 @keras.saving.register_keras_serializable(package="eurosat_helpers")
@@ -44,10 +45,10 @@ class RandomAppearance(layers.Layer):
     added or, down to surface reflectance (L2A), removed. One gain is common to all channels (sun,
     processing), another small one is per channel (calibration). Some get a shade and a white veil
     that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
-    contrast, as products made for the eye do. Half are then blurred, moved by less than a pixel or
-    sharpened, by random kernels along rows and columns, in some with other ones per channel; half
-    get noise, in some of them grey; some lose single pixels or fine grey levels, as damaged or
-    coarsely stored data do. Amounts are uniform, so most are mild.
+    contrast, as products made for the eye do. Half are blurred, sharpened or moved by up to a pixel
+    or two, by random kernels along each axis (in some per channel); half get noise (in some grey);
+    some lose pixels or fine grey levels, as damaged or coarsely stored data do. Amounts are
+    uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.
@@ -98,7 +99,6 @@ class RandomAppearance(layers.Layer):
         grey, level = ops.mean(x, axis=-1, keepdims=True), draw(60, 140)
         x += some(0.3) * draw(-0.5, 0.3) * (x - grey)  # saturation
         x += some(0.3) * draw(-0.4, 0.3) * (x - level)  # contrast
-        # Per axis and channel.
         kernels = ops.softmax(draw(-2, 2, 2, 1, 5) + some(0.3) * draw(-2, 2, 2, 3, 5))
         amount = some(0.5) * draw(-0.8, 1, 2, 1, 1)  # below 0 it sharpens
         x = self._filtered(x, self.STILL + amount * (kernels - self.STILL))
@@ -112,10 +112,9 @@ class RandomAppearance(layers.Layer):
         return ops.concatenate([ops.clip(ops.round(x / step) * step, 1, 255), unchanged])
 
     @staticmethod
-    def _filtered(images: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:
-        # As matrices: a convolution with kernels of its own per image would take far longer.
+    def _filtered(images: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:  # per axis, channel, pixel
+        # By matrices: a convolution with kernels of its own per image would take far longer.
         side = images.shape[1]
-        rows = np.pad(np.arange(side), 2, mode="reflect")
-        shifts = np.stack([np.eye(side, dtype="float32")[rows[i : i + side]] for i in range(5)])
-        matrices = ops.einsum("nack,krs->nacrs", kernels, shifts)
+        rows = sliding_window_view(np.pad(np.arange(side), 2, mode="reflect"), side)
+        matrices = ops.einsum("nack,krs->nacrs", kernels, np.eye(side, dtype="float32")[rows])
         return ops.einsum("ncrs,nstc,ncut->nruc", matrices[:, 0], images, matrices[:, 1])

@@ -122,8 +122,7 @@ class Classifier:
             facts["new places, trained apart"] = places
         corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
         if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
-            changes = f"mean of {len(rows)} changes"
-            facts["accuracy on changed tiles"] = f"{np.mean(rows):.2%} ({changes})"
+            facts["accuracy on changed tiles"] = f"{np.mean(rows):.2%}, mean of {len(rows)} changes"
         return pd.Series(facts, name=self.directory.name).to_frame()
 
 

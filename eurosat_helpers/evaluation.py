@@ -52,15 +52,11 @@ def robustness(
     """
     rows = {}
     for name, probabilities in answers.items():
-        summary, sure = scores(labels, probabilities), probabilities.max(axis=1) >= threshold
-        right = probabilities.argmax(axis=1) == labels
-        rows[name] = {
-            "accuracy": summary["accuracy"],
-            "sure": sure.mean(),
-            "right_when_sure": right[sure].mean() if sure.any() else np.nan,
-            "calibration_error": summary["calibration_error"],
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        sure, right = probabilities.max(axis=1) >= threshold, probabilities.argmax(axis=1) == labels
+        rows[name] = {**scores(labels, probabilities), "sure": sure.mean()}
+        rows[name]["right_when_sure"] = right[sure].mean() if sure.any() else np.nan
+    columns = ["accuracy", "sure", "right_when_sure", "calibration_error"]
+    return pd.DataFrame.from_dict(rows, orient="index")[columns]
 
 
 def predictions_table(

@@ -15,16 +15,12 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 def computing_in(policy: str, model: keras.Model, *others: keras.Model) -> Iterator[None]:
     """Compute in half precision, with float32 weights, for a while; all take images of any size."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
-    full = [augmentation.RandomSymmetry, augmentation.RandomAppearance]
-    full += [keras.layers.Normalization, FusedBatchNormalization]
+    full = (augmentation.RandomSymmetry, augmentation.RandomAppearance)
+    full += (keras.layers.Normalization, FusedBatchNormalization)
     if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
-        full.append(keras.layers.DepthwiseConv2D)
+        full += (keras.layers.DepthwiseConv2D,)
     outputs = [output._keras_history.operation for output in model.outputs]
-    layers = [
-        layer
-        for layer in models.sublayers(model)
-        if not isinstance(layer, tuple(full)) and layer not in outputs
-    ]
+    layers = [x for x in models.sublayers(model) if not isinstance(x, full) and x not in outputs]
     inside = [part for network in (model, *others) for part in models.sublayers(network)]
     networks = [part for part in inside if isinstance(part, keras.Model)]
     before, specs = [x.dtype_policy for x in layers], [x.input_spec for x in networks]
