@@ -13,9 +13,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 class RandomSymmetry(layers.Layer):
     """Turn and mirror each image into one of the eight symmetries of the square, at random.
 
-    A satellite tile has no up, so all eight are equally likely views of a place. No pixel value
-    changes: there is no interpolation and no border to fill. Three choices by mask (mirror rows,
-    mirror columns, transpose) make all eight, for a complete batch at once.
+    A satellite tile has no up, so all eight are equally likely. Nothing is interpolated and no
+    border filled: three choices (mirror rows, mirror columns, transpose) make all eight.
 
     Input and output: `(batch, side, side, channels)`, any dtype. Only active in training.
 
@@ -47,7 +46,7 @@ class RandomAppearance(layers.Layer):
     that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
     contrast, as products made for the eye do. Half are blurred, sharpened or moved by up to a pixel
     or two, by random kernels along each axis (in some per channel); half get noise (in some grey);
-    some lose pixels or fine grey levels, as damaged or coarsely stored data do. Amounts are
+    some lose pixels, and some fine grey levels, as damaged or coarsely stored data do. Amounts are
     uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in

@@ -67,7 +67,8 @@ def confidence_threshold(
     groups = right.groupby(probabilities.max(axis=1)).agg(["sum", "count"])[::-1].cumsum()
     enough = groups[groups["sum"] / groups["count"] >= accuracy]
     if enough.empty:
-        return {"threshold": float(np.nextafter(1, 2)), "accuracy": None, "coverage": 0.0}
+        above_one = float(np.nextafter(np.float32(1), 2))  # in float32 too
+        return {"threshold": above_one, "accuracy": None, "coverage": 0.0}
     threshold, (right, kept) = enough.index[-1], enough.iloc[-1]
     reached = {"accuracy": float(right / kept), "coverage": float(kept / len(labels))}
     return {"threshold": float(threshold), **reached}

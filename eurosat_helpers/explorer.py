@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eurosat_helpers import attribution, models, pixels, plots  # noqa: F401 (layers of models)
+from eurosat_helpers import attribution, decoding, models, plots  # noqa: F401 (layers of models)
 from eurosat_helpers.classifier import Classifier
 from eurosat_helpers.data import Tiles
 
@@ -64,9 +64,8 @@ class Explorer(widgets.VBox):
         limit = classifier.metadata["confidence_threshold"]["threshold"]
         self.which = widgets.Dropdown(options=[EVERY, *classifier.class_names], description="draw")
         self.mistakes = widgets.Checkbox(value=True, description="mistakes only")
-        self.threshold = widgets.FloatSlider(
-            value=limit, min=0, max=1, step=0.005, description="sure above", readout_format=".3f"
-        )
+        scale = {"min": 0, "max": max(1, limit), "step": 0.005, "readout_format": ".3f"}
+        self.threshold = widgets.FloatSlider(value=limit, description="sure above", **scale)
         self.another = widgets.Button(description=f"{SHOWN} others", icon="refresh")
         self.file = _FileInput()
         self.sentence, self.detail = widgets.HTML(), widgets.VBox()
@@ -127,12 +126,12 @@ class Explorer(widgets.VBox):
 
     def _answer(self, name: str, content: memoryview) -> None:
         try:
-            decoded = pixels.decode(bytes(content))
+            decoded = decoding.decode(bytes(content))
         except Exception as error:  # damaged bytes fail in Pillow as they may
             text = html.escape(f"{name} cannot be used: {error}")
             self.detail.children = [widgets.HTML(text)]
             return
-        images, _ = pixels.fit(decoded, "scale")
+        images, _ = decoding.fit(decoded, "scale")
         answer, limits = self.classifier.serve(images), self.classifier.metadata
         title = f"{name}, {decoded.width} x {decoded.height} pixels"
         title += ", scaled" if decoded.size != images.shape[1:3] else ""

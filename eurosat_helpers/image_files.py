@@ -17,12 +17,12 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from eurosat_helpers import pixels
+from eurosat_helpers import decoding, pixels
 from eurosat_helpers.classifier import Classifier
 from eurosat_helpers.data import IMAGE_SIZE, listing
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-_MAX_BYTES = 100_000_000  # of a file; that of its pixels is in `pixels`
+_MAX_BYTES = 100_000_000  # of a file; that of its pixels is in `decoding`
 _BATCH = 256  # images that wait for the classifier, which divides them further
 _THREADS = min(4, os.cpu_count() or 1)
 
@@ -33,8 +33,8 @@ def classify(
     """Classify every JPEG, PNG, TIFF and WebP file of a folder or zip file, at any depth.
 
     Only the table grows with the number of images, not the pixels in memory. A file that cannot be
-    used gets a row that says why, and does not stop the rest. What may be wrong with the images as
-    a whole is printed: see `pixels.suspicions`.
+    used gets a row that says why. What may be wrong with the images as a whole is printed: see
+    `pixels.suspicions`.
 
     Args:
         source: A folder or zip file. Files may lie in folders with the names of classes.
@@ -100,18 +100,22 @@ def read(source: str | Path, rows: pd.DataFrame) -> np.ndarray:
 
     Raises:
         FileNotFoundError: If `source` or a file is gone.
-        ValueError: If a row has no answer, or its file is no longer what it was.
+        ValueError: If a row has no answer, or its file cannot be read or has become too small.
     """
     size = "cut" if "left" in rows else "scale"
     images = np.empty((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     with _opened(Path(source)) as (sizes, read_file):
-        for place, (_, row) in enumerate(rows.iterrows()):
-            decoded = _decoded(row.file, sizes.get(row.file, 0), read_file, size)
-            if isinstance(decoded, str):
-                raise ValueError(f"`{row.file}` in `{source}` cannot be shown: {decoded}")
-            tiles, corners = decoded
-            wanted = (row.left, row.top) if size == "cut" else (0, 0)
-            images[place] = tiles[(corners == wanted).all(axis=1)][0]
+        for number, (_, row) in enumerate(rows.iterrows()):
+            if row.file not in sizes:
+                raise FileNotFoundError(f"`{row.file}` is no longer in `{source}`.")
+            decoded = _decoded(row.file, sizes[row.file], read_file, size)
+            place = (row.left, row.top) if size == "cut" else (0, 0)
+            found = isinstance(decoded, tuple) and (decoded[1] == place).all(axis=1)
+            if not row.label or not np.any(found):
+                changed = "it has changed" if row.label else row.note
+                why = decoded if isinstance(decoded, str) else changed
+                raise ValueError(f"`{row.file}` in `{source}` cannot be shown: {why}")
+            images[number] = decoded[0][found][0]
     return images
 
 
@@ -154,7 +158,7 @@ def _decoded(
     try:
         if size_in_bytes > _MAX_BYTES:
             raise ValueError(f"{size_in_bytes:,} bytes, more than the limit of {_MAX_BYTES:,}")
-        return pixels.fit(pixels.decode(read_file(file)), size)
+        return decoding.fit(decoding.decode(read_file(file)), size)
     except Exception as error:  # damaged bytes fail in Pillow and `zipfile` as they may
         return " ".join(str(error).split()) or type(error).__name__
 
@@ -181,11 +185,10 @@ def _table(
     note = np.where(unsure, "unsure", "").astype(object)
     note[unlike > limits["unfamiliarity_threshold"]["threshold"]] = "unfamiliar"
     note[~known] = list(problems.values())
-    names = np.array(files, object)
     truth = [next((p for p in file.split("/")[-2::-1] if p in classes), "") for file in files]
     table = pd.DataFrame(probabilities, columns=classifier.class_names)
     columns = {
-        "file": names[numbers],
+        "file": np.array(files, object)[numbers],
         "truth": np.array(truth, object)[numbers],
         **({"left": left, "top": top} if cut else {}),
         "label": classes[np.where(known, np.nan_to_num(probabilities).argmax(axis=1), -1)],

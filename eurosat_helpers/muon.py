@@ -23,9 +23,8 @@ class Muon(keras.optimizers.AdamW):
     is replaced by a matrix with the same singular vectors and singular values near 1 (Muon: Jordan
     et al. 2024, https://kellerjordan.github.io/posts/muon), scaled so that it takes the learning
     rate and the weight decay of AdamW (Liu et al., arXiv 2502.16982). Keras' own Muon leaves
-    kernels of more than two dimensions to AdamW, and these are nearly all of a CNN.
-
-    With several workers the gradients are averaged first.
+    kernels of more than two dimensions to AdamW, and these are nearly all of a CNN. With several
+    workers the gradients are averaged first.
 
     Args:
         learning_rate, weight_decay: As in AdamW.

@@ -1,13 +1,8 @@
-"""Pixels of images that users bring: decode a file, fit it to a tile, doubt its values."""
+"""Pixels of images that users bring: doubt their values, and add the atmosphere that they lack."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
-
-from eurosat_helpers.data import IMAGE_SIZE
 
 # What a clear atmosphere does to red, green and blue light from the ground (level 2A) on its way to
 # the satellite (level 1C, as EuroSAT): it lets a share through and adds haze, in grey levels. From
@@ -19,88 +14,6 @@ HAZE = (16.1, 32.4, 56.0)
 # it is below this one, unless all in them is bright.
 HAZELESS = 45
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
-_MAX_PIXELS = 4096 * 4096  # 50 MB decoded
-_WIDTH, _BITS, _BANDS = 256, 258, 277  # tags of TIFF
-
-
-def decode(encoded: bytes) -> Image.Image:
-    """Decode a JPEG, PNG, TIFF or WebP file of 8-bit red, green and blue.
-
-    A palette is resolved, and a fourth band left out if it is 255 everywhere.
-
-    Returns:
-        An image of mode "RGB", its pixels decoded, of at most 16,777,216 pixels.
-
-    Raises:
-        ValueError: If the file is of another kind, has other bands or values, or is too large; the
-            message says what to do.
-        OSError: If it is damaged; Pillow may raise other errors then.
-    """
-    try:
-        image = Image.open(io.BytesIO(encoded), formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise ValueError(_unknown(encoded)) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"too large, cut it into smaller files. {error}") from None
-    if image.width * image.height > _MAX_PIXELS:
-        raise ValueError(
-            f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}: cut it into smaller "
-            "files"
-        )
-    if image.format != "MPO" and (pages := getattr(image, "n_frames", 1)) > 1:
-        raise ValueError(f"holds {pages} images: save each as a file of its own")
-    bits = {8}
-    if image.format == "TIFF":
-        bits = set(image.tag_v2.get(_BITS, (1,)))
-    elif image.format == "PNG":
-        bits = {16} if encoded[24] == 16 else bits  # Pillow would keep the upper 8 bits
-    if max(bits) > 8:
-        raise ValueError(_deep(max(bits)))
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode in ("RGBA", "RGBa", "RGBX"):
-        if image.getextrema()[3][0] < 255:
-            raise ValueError(
-                "its fourth band is not 255 everywhere (transparent pixels, or near infrared): "
-                "fill the gaps, and save red, green and blue alone"
-            )
-        return Image.merge("RGB", image.split()[:3])
-    if image.mode in ("1", "L", "LA"):
-        raise ValueError("grayscale: red, green and blue are needed")
-    if image.mode not in ("RGB", "YCbCr"):
-        raise ValueError(f"its colors are {image.mode}, not RGB: convert it to RGB")
-    image.load()
-    return image.convert("RGB")
-
-
-def fit(image: Image.Image, size: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Make tiles of an image: of one with 64x64 pixels itself.
-
-    Args:
-        image: Of mode "RGB".
-        size: What to do with another size: None refuses it, "cut" makes windows, the last ones
-            moved inwards so that the edges are covered, "scale" resizes.
-
-    Returns:
-        uint8 pixels in 0-255, shape `(N, 64, 64, 3)`, and the left and top edges, int `(N, 2)`.
-
-    Raises:
-        ValueError: If the size is refused, or too small to cut.
-    """
-    found = f"{image.width}x{image.height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}"
-    if size == "scale" and image.size != (IMAGE_SIZE, IMAGE_SIZE):
-        image = image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    elif size is None and image.size != (IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(f'{found}: "cut" it into windows or "scale" it')
-    elif min(image.size) < IMAGE_SIZE:
-        raise ValueError(f'{found}, too small to cut: "scale" it')
-    edges = [[*range(0, n - IMAGE_SIZE, IMAGE_SIZE), n - IMAGE_SIZE] for n in image.size]
-    corners = np.array([(left, top) for top in edges[1] for left in edges[0]])
-    whole = np.asarray(image)
-    tiles = [whole[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] for left, top in corners]
-    return np.stack(tiles), corners
-
 
 def measure(images: np.ndarray) -> np.ndarray:
     """Measure images for `suspicions`, a batch at a time.
@@ -109,15 +22,18 @@ def measure(images: np.ndarray) -> np.ndarray:
         images: Pixels as the classifier gets them, shape `(N, height, width, 3)`.
 
     Returns:
-        Per image its least and its largest value, percentile 0.5 of blue where there is data, and
-        the standard deviations of red and blue, float `(N, 5)`.
+        Per image, of its pixels with data: the least and the largest value, percentile 0.5 of blue,
+        and the standard deviations of red and blue, float `(N, 5)`.
     """
     some = images[:, ::2, ::2]  # a quarter will do
-    deviations = some[..., ::2].astype(np.float32).std(axis=(1, 2))
-    blue = np.where(some.any(axis=-1), some[..., 2], 255).reshape(len(images), -1)
+    seen = some.any(axis=-1, keepdims=True)
+    blue = np.where(seen[..., 0], some[..., 2], 255).reshape(len(images), -1)
     dark = np.partition(blue, place := blue.shape[1] // 200, axis=1)[:, place]
-    ends = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))
-    return np.column_stack([*ends, dark, deviations])
+    values, count = some[..., ::2].astype("float64"), np.maximum(seen.sum(axis=(1, 2)), 1)
+    center = values.sum(axis=(1, 2), keepdims=True) / count[:, None, None]
+    deviations = np.sqrt((np.square(values - center) * seen).sum(axis=(1, 2)) / count)
+    least = images.min(axis=(1, 2, 3), where=images.any(axis=-1, keepdims=True), initial=255)
+    return np.column_stack([least, images.max(axis=(1, 2, 3)), dark, deviations])
 
 
 def as_level_1c(images: np.ndarray) -> np.ndarray:
@@ -154,7 +70,11 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
             f"The largest value of all images is {highest:.4g}. Values must be in 0-255: multiply "
             "by 255 what is scaled to 0-1, and scale reflectance as EuroSAT's tiles were."
         )
-    seen, more, bright = np.sum(largest > 0), np.sum(blue > red), np.sum(least > 85)
+    seen, more, bright = (
+        np.sum(largest > 0),
+        np.sum(blue > red),
+        np.sum((least > 85) & (largest > 0)),
+    )
     clear = np.sum(dark_blue < HAZELESS)
     if seen >= 20 and bright > 0.8 * seen:
         found.append(
@@ -172,29 +92,3 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
             'tiles: they may be of level 2A, without haze (`level = "L2A"` adds it), or darkened.'
         )
     return found
-
-
-def _unknown(encoded: bytes) -> str:
-    """Say why Pillow cannot open a file: of TIFF it knows few numbers of bits and bands."""
-    if encoded[:4] in (b"II*\0", b"MM\0*"):
-        try:
-            tags = TiffImagePlugin.ImageFileDirectory_v2(encoded[:8])
-            (file := io.BytesIO(encoded)).seek(tags.next)
-            tags.load(file)
-            tags[_WIDTH]  # each TIFF has it
-            bits, bands = max(tags.get(_BITS, (1,))), tags.get(_BANDS, 1)
-        except Exception:  # damaged bytes fail as they may
-            return "a damaged TIFF image"
-        return (
-            _deep(bits)
-            if bits > 8
-            else f"TIFF of {bands} bands, not RGB: save red, green and blue alone"
-        )
-    return "not a JPEG, PNG, TIFF or WebP image, or a damaged one"
-
-
-def _deep(bits: int) -> str:
-    return (
-        f"{bits} bits per value, not 8: scale its values to 0-255 (Sentinel-2 L1C values as "
-        "EuroSAT's makers did: gdal_translate -ot Byte -scale 0 2750 1 255)"
-    )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import socket
 import struct
+import sys
 import zipfile
 import zlib
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import hypothesis
@@ -31,8 +35,10 @@ CACHE = ".tiles-cache"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no process is left with one at the end."""
-    longest = ["test_notebooks", "test_survival", "test_improvements_notebook", "test_training"]
-    items.sort(key=lambda item: item.path.stem not in longest)
+    longest = ["test_notebooks", "test_survival", "test_training", "test_improvements_notebook"]
+    longest += ["test_browser", "test_workers", "test_transfer"]
+    stems = [*longest, *(item.path.stem for item in items)]
+    items.sort(key=lambda item: min(stems.index(item.path.stem), len(longest)))
 
 
 def zip_folder(folder: Path, archive: Path, root: str = "2750") -> Path:
@@ -53,6 +59,15 @@ def write_demo(folder: Path, tiles_per_class: int, *, seed: int = 0) -> Path:
     return folder
 
 
+def claiming(encoded: bytes, side: int) -> bytes:
+    """Change the size that the header of an image claims."""
+    if encoded.startswith(b"\x89PNG"):
+        header = encoded[12:16] + struct.pack(">II", side, side) + encoded[24:29]
+        return encoded[:12] + header + struct.pack(">I", zlib.crc32(header)) + encoded[33:]
+    place = encoded.index(b"\xff\xc0") + 5
+    return encoded[:place] + struct.pack(">HH", side, side) + encoded[place + 4 :]
+
+
 def deep_png() -> bytes:
     """A PNG of 16-bit RGB, which Pillow reads but cannot write."""
 
@@ -64,6 +79,19 @@ def deep_png() -> bytes:
     header = struct.pack(">IIBBBBB", 64, 64, 16, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content
+
+
+@pytest.fixture(scope="session")
+def processes() -> BaseContext:
+    """Processes are forks of a server that imported what they need, and begin at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_survival", "eurosat_helpers.improvements.runs"])
+    with pytest.MonkeyPatch.context() as patch:  # the server knows no other path
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        forkserver.ensure_running()
+    with context.Pool(1) as pool:  # it says nothing if an import failed
+        assert pool.apply(eval, ("'test_survival' in __import__('sys').modules",))
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -103,9 +103,9 @@ def test_random_appearance_removes_and_adds_haze_in_its_color():
 
 
 def test_random_appearance_varies_the_light_smoothly_over_some_images():
-    flat = np.full((4000, 64, 64, 3), 120, np.float32)
+    flat = np.full((1000, 64, 64, 3), 120, np.float32)
     drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
-    quarters = drawn.reshape(4000, 4, 16, 4, 16, 3).mean(axis=(2, 4, 5)).reshape(4000, 16)
+    quarters = drawn.reshape(1000, 4, 16, 4, 16, 3).mean(axis=(2, 4, 5)).reshape(1000, 16)
     uneven = np.ptp(quarters, axis=1) > 8  # grey levels; noise averages out
     assert 0.2 < uneven.mean() < 0.6
     # Shade darkens by at most a half, and a veil brightens by at most 0.35 of what is left.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,10 +14,11 @@ import urllib.request
 import nbformat
 import pytest
 import rasterio
-from conftest import PROJECT
+from conftest import PROJECT, write_demo
 from PIL import Image
 
 from eurosat_helpers import artifact, scenes
+from eurosat_helpers.data import CLASS_NAMES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SILENT = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -34,9 +36,19 @@ def lab(tmp_path):
     """Address of a JupyterLab on a copy of the project, its notebooks without outputs."""
     for name in ("eurosat_helpers", "saved_model/eurosat_cnn"):
         shutil.copytree(PROJECT / name, tmp_path / name)
-    for name in ("EuroSAT", "results"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "results").mkdir()
+    # A few demo tiles, and a record by which the shipped model was tested on these.
+    write_demo(tmp_path / "mine", 20)
+    names = [f"{label}/{label}_{number}.jpg" for label in CLASS_NAMES for number in range(1, 11)]
+    model = tmp_path / "saved_model" / "eurosat_cnn"
+    (model / "test_files.txt").write_text("\n".join([*names, ""]))
+    metadata = json.loads((model / "metadata.json").read_text())
+    metadata["scores"]["test"]["tiles"] = len(names)
+    (model / "metadata.json").write_text(json.dumps(metadata))
     notebook = nbformat.read(PROJECT / "inference.ipynb", as_version=4)
+    parameters = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    parameters.source = parameters.source.replace('data_dir = "EuroSAT"', 'data_dir = "mine"')
+    assert '"mine"' in parameters.source
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -45,7 +57,7 @@ def lab(tmp_path):
         probe.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.port={address.rpartition(':')[2]}"]
+    command += [f"--ServerApp.port={address.rpartition(':')[2]}", "--ServerApp.port_retries=0"]
     command += [f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={tmp_path}"]
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path / ".jupyter")}
     environment.pop("MPLBACKEND", None)  # the tests' own, with which a notebook shows no figure
@@ -61,6 +73,8 @@ def lab(tmp_path):
                 except OSError:
                     assert server.poll() is None, (tmp_path / "log.txt").read_text()
                     time.sleep(0.5)
+            else:
+                pytest.fail("JupyterLab did not answer: " + (tmp_path / "log.txt").read_text())
             yield address, tmp_path
         finally:
             server.terminate()

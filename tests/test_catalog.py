@@ -118,7 +118,7 @@ def service(tmp_path, monkeypatch):
             }
         )
     server.box = [west + 0.01, south + 0.01, west + 0.035, south + 0.025]
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))  # polls
     thread.start()
     yield server
     server.shutdown()

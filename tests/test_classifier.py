@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PROJECT, deep_png
+from conftest import PROJECT, claiming, deep_png
 from PIL import Image
 from scipy.special import softmax
 
@@ -101,15 +99,6 @@ def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, setting
     unfamiliarity = classifier.serve(decoded)["unfamiliarity"]
     np.testing.assert_allclose(table["unfamiliarity"], unfamiliarity, rtol=1e-5)
     assert table["label"].tolist() == [CLASS_NAMES[index] for index in wanted.argmax(axis=1)]
-
-
-def claiming(encoded, side):
-    """Change the size that the header of an image claims."""
-    if encoded.startswith(b"\x89PNG"):
-        header = encoded[12:16] + struct.pack(">II", side, side) + encoded[24:29]
-        return encoded[:12] + header + struct.pack(">I", zlib.crc32(header)) + encoded[33:]
-    place = encoded.index(b"\xff\xc0") + 5
-    return encoded[:place] + struct.pack(">HH", side, side) + encoded[place + 4 :]
 
 
 @pytest.mark.parametrize(

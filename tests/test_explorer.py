@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import keras
@@ -15,9 +16,14 @@ from eurosat_helpers import artifact, data, explorer
 SHIPPED = PROJECT / "saved_model" / "eurosat_cnn"
 
 
+@pytest.fixture(scope="module")
+def classifier():
+    return artifact.load(SHIPPED)
+
+
 @pytest.fixture
-def panel(demo_tiles):
-    return explorer.Explorer(artifact.load(SHIPPED), data.sample(demo_tiles, 100, seed=0))
+def panel(classifier, demo_tiles):
+    return explorer.Explorer(classifier, data.sample(demo_tiles, 100, seed=0))
 
 
 def shown(panel):
@@ -58,6 +64,13 @@ def test_threshold_marks_unsure_answers_and_leaves_the_tiles(panel):
     assert all("?" in text for text in shown(panel))
     assert "none are right" in panel.sentence.value
     assert panel.grid.children == before
+
+
+def test_threshold_that_nothing_reaches_leaves_all_unsure(classifier, demo_tiles):
+    limit = {"threshold": float(np.nextafter(np.float32(1), np.float32(2)))}
+    metadata = classifier.metadata | {"confidence_threshold": limit}
+    unsure = dataclasses.replace(classifier, metadata=metadata)
+    assert "0.0% are sure" in explorer.Explorer(unsure, demo_tiles[:50]).sentence.value
 
 
 def test_click_explains_a_tile_and_the_next_draw_removes_it(panel):

@@ -194,6 +194,32 @@ def test_folder_in_which_no_file_can_be_used_gives_a_table_of_reasons(classifier
         image_files.read(tmp_path, table[:1])
 
 
+def test_image_that_is_gone_or_has_changed_is_not_shown(classifier, tmp_path):
+    save(tmp_path / "a.png", (128, 64))
+    save(tmp_path / "b.png", (128, 64))
+    windows = image_files.classify(tmp_path, classifier, size="cut")
+    refused = image_files.classify(tmp_path, classifier)
+    save(tmp_path / "b.png", (64, 64))
+    with pytest.raises(ValueError, match=r"`b.png` in .* cannot be shown: it has changed"):
+        image_files.read(tmp_path, windows[3:])
+    with pytest.raises(ValueError, match=r"`a.png` in .* cannot be shown: 128x64 pixels, not"):
+        image_files.read(tmp_path, refused[:1])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"`a.png` is no longer in"):
+        image_files.read(tmp_path, windows[:1])
+
+
+def test_zip_file_of_windows_keeps_its_folders(mine, classifier, tmp_path):
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as packed:
+        for path in mine.glob("labelled/*/*/*"):
+            entry = zipfile.ZipInfo()
+            entry.filename = "\\".join(path.relative_to(mine).parts)
+            packed.writestr(entry, path.read_bytes())
+    table = image_files.classify(tmp_path / "mine.zip", classifier)
+    assert table.truth.tolist() == sorted(classifier.class_names)
+    assert image_files.read(tmp_path / "mine.zip", table).shape == (10, 64, 64, 3)
+
+
 def test_suspicious_folder_says_why(classifier, tmp_path, capsys):
     save(tmp_path / "black.png", (64, 64), "black")
     save(tmp_path / "dark.png", (64, 64), (7, 8, 9))

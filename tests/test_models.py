@@ -1,6 +1,7 @@
 """Tests of eurosat_helpers.models."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -52,6 +53,9 @@ def test_every_convolution_has_l2_and_is_followed_by_batch_normalization(cnn):
 def test_settings_shape_the_network(num_classes, shape):
     model = models.build_cnn(**STATISTICS, num_classes=num_classes, **shape)
     assert model.output_shape == (None, num_classes)
+    ends = [x for x in model.layers if re.fullmatch(r"stage\d_block\d-relu", x.name)]
+    widths, blocks = shape.get("widths", (32, 64, 128, 256)), shape.get("blocks", (1, 1, 1, 1))
+    assert [x.output.shape[-1] for x in ends] == [*np.repeat(widths, blocks)]
 
 
 def test_hidden_layers_lie_between_pooling_and_dropout_and_carry_l2():

@@ -159,7 +159,9 @@ def test_every_title_in_the_notebooks_names_the_source_of_the_tiles(committed):
     for cell in code_cells(committed):
         if "plots." in cell.source:
             assert "title=" in cell.source
-            assert any(word in cell.source for word in ("tiles.source", "{credit}")), cell.source
+        if "title=" in cell.source:
+            named = ("tiles.source", "{credit}", "title=credit", "{source}")
+            assert any(word in cell.source for word in named), cell.source
 
 
 def test_demo_run_saves_the_demo_model_and_touches_nothing_else(demo_run):

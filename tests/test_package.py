@@ -14,8 +14,8 @@ ROOMS = sorted(
 )
 # What goes beyond the main path of the pair: changed tiles, users' images, scenes, explanations,
 # several machines, TensorBoard.
-BEYOND = ("corruptions", "outliers", "pixels", "image_files", "scenes", "attribution", "explorer")
-BEYOND += ("workers", "board", "improvements")
+BEYOND = ("corruptions", "outliers", "decoding", "pixels", "image_files", "scenes", "attribution")
+BEYOND += ("explorer", "workers", "board", "improvements")
 WINGS = ("data", "plots", "scenes", "improvements")
 
 

@@ -28,7 +28,7 @@ def test_record_is_of_the_real_tiles(shipped):
     assert shipped.metadata["scores"]["test"]["accuracy"] >= 0.96
 
 
-def test_readme_states_the_accuracy_and_the_command_of_the_record(shipped):
+def test_documents_state_the_accuracy_and_results_the_command_of_the_record(shipped):
     for name in ("README.md", "docs/results.md"):
         text = (PROJECT / name).read_text(encoding="utf-8")
         assert f"{shipped.metadata['scores']['test']['accuracy']:.2%}".replace("%", " %") in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -43,14 +42,6 @@ def work(folder, checkpoint_dir, directory, seed=0) -> None:
     scores = {**SCORES, "tiles": len(test)}
     changes = {"history": history, "scores": {"validation": scores, "test": scores}}
     save(model, directory, test=test, **changes)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes are forks of a server that imported the package, and begin at once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def run_all(*started) -> None:
@@ -143,32 +134,35 @@ def test_two_at_once_save_to_the_same_name(
 TEMPERATURES = (0.1, 10.0)
 
 
-def save_again_and_again(directory, times) -> None:
+def save_again_and_again(directory, stop) -> None:
     """Save two models in turn; each one's metadata tells which graph belongs to it."""
-    model = build_model()
-    for number in range(times):
+    model, number = build_model(), 0
+    while not stop.wait(0.1):
         save(model, directory, temperature=TEMPERATURES[number % 2])
-        time.sleep(0.2)
+        number += 1
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loads", [5, pytest.param(40, marks=pytest.mark.slow)])
 def test_model_that_is_loaded_while_another_process_saves_is_of_one_save(
-    times, processes, tmp_path
+    loads, processes, tmp_path
 ):
     model = build_model()
     save(model, tmp_path / "model", temperature=TEMPERATURES[1])
     logits = model(IMAGES.astype("float32"), training=False)
-    process = processes.Process(target=save_again_and_again, args=(tmp_path / "model", times))
+    stop = processes.Event()
+    process = processes.Process(target=save_again_and_again, args=(tmp_path / "model", stop))
     process.start()
     seen = []
-    while process.is_alive():
+    while len(seen) < loads or set(seen) != set(TEMPERATURES):
+        assert process.is_alive()
         time.sleep(random.uniform(0, 0.1))  # at all moments of a save
         classifier = artifact.load(tmp_path / "model")
         seen.append(classifier.metadata["temperature"])
         wanted = softmax(np.asarray(logits, "float64") / seen[-1], axis=1)
         np.testing.assert_allclose(classifier.predict(IMAGES), wanted, atol=1e-4)
+    stop.set()
+    process.join()
     assert process.exitcode == 0
-    assert set(seen) == set(TEMPERATURES)
 
 
 def load(folder, begin) -> None:

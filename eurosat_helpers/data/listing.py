@@ -79,12 +79,13 @@ def _unpacked(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], by
             f"`{source}` is not a complete zip file: {error}. Delete it and download it again."
         ) from error
     with archive:
-        sizes = {member.filename: member.file_size for member in archive.infolist()}
+        members = {one.filename.replace("\\", "/"): one for one in archive.infolist()}  # Windows
+        sizes = {path: one.file_size for path, one in members.items()}
         for path in map(PureWindowsPath, sizes):  # which knows drives and both kinds of slashes
             if path.anchor or ".." in path.parts:
                 name = path.as_posix()
                 raise ValueError(f"`{source}` is not safe: `{name}` writes outside its folder.")
-        yield sizes, archive.read
+        yield sizes, lambda path: archive.read(members[path])
 
 
 def _stop(error: OSError) -> None:

@@ -163,7 +163,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     ),
     "AVIF": each(avif),
     "dithered, 32 colors": each(
-        lambda image: image.convert("P", palette=Image.Palette.ADAPTIVE, colors=32).convert("RGB")
+        lambda image: image.quantize(palette=image.quantize(32)).convert("RGB")
     ),
     "local contrast": each(lambda image: image.filter(ImageFilter.UnsharpMask(8, 60, 0))),
     "stripes": stripes,

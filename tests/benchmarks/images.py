@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eurosat_helpers import artifact, image_files, pixels
+from eurosat_helpers import artifact, decoding, image_files
 
 PROJECT = Path(__file__).resolve().parents[2]
 FILES = 4000
@@ -60,7 +60,7 @@ def main() -> None:
             image_files.classify(sources[FILES], classifier)
 
         def parts() -> None:
-            images = np.stack([np.asarray(pixels.decode(content)) for content in encoded])
+            images = np.stack([np.asarray(decoding.decode(content)) for content in encoded])
             classifier.serve(images)
 
         for part in (count // 4, count):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 from concurrent.futures import ProcessPoolExecutor
 
@@ -153,11 +152,8 @@ def test_run_never_takes_the_predictions_of_another(tmp_path):
     assert before.items() < files(tmp_path / "runs").items()
 
 
-def test_many_processes_at_once_lose_no_row(tmp_path):
-    # One server imports the package, and each worker is a fork of it.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["eurosat_helpers.improvements.runs"])
-    with ProcessPoolExecutor(4, mp_context=context) as pool:
+def test_many_processes_at_once_lose_no_row(processes, tmp_path):
+    with ProcessPoolExecutor(4, mp_context=processes) as pool:
         pending = [
             pool.submit(runs.record, **{**RUN, "seed": seed}, directory=tmp_path)
             for seed in range(16)
