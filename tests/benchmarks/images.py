@@ -10,7 +10,6 @@ says: `python -m tests.benchmarks.images 100000`.
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from eurosat_helpers import artifact, decoding, image_files
+from tests.benchmarks.endurance import peak
 
 PROJECT = Path(__file__).resolve().parents[2]
 FILES = 4000
@@ -33,11 +33,6 @@ def seconds(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
-
-
-def memory() -> float:
-    """The largest memory that the process had so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -65,7 +60,7 @@ def main() -> None:
 
         for part in (count // 4, count):
             image_files.classify(sources[part], classifier)
-            print(f"memory: {memory():.0f} MB after {part} files", flush=True)
+            print(f"memory: {peak():.0f} MB after {part} files", flush=True)
         times = [(seconds(parts), seconds(whole)) for _ in range(REPEATS)]
     apart, together = (statistics.median(side) for side in zip(*times, strict=True))
     print(f"rate of `classify` / rate of decoding plus `serve`: {apart / together:.2f}")

@@ -30,6 +30,8 @@ def decoded(names: np.ndarray, **options: object) -> np.ndarray:
 
 def main() -> None:
     """Print a table per strength, and one of decoders."""
+    if not os.environ.get("EUROSAT_ARCHIVE"):
+        sys.exit("Set EUROSAT_ARCHIVE to EuroSAT.zip: its files are decoded in other ways too.")
     folder = sys.argv[1] if len(sys.argv) > 1 else PROJECT / "saved_model" / "eurosat_cnn"
     classifier = artifact.load(folder)
     threshold = classifier.metadata["confidence_threshold"]["threshold"]

@@ -10,7 +10,6 @@ from memory right before each. `results/scene_cost.png` shows seconds against pi
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from rasterio.windows import Window
 
 from eurosat_helpers import artifact, scenes
 from eurosat_helpers.data import demo
+from tests.benchmarks.endurance import peak
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIDES = (1024, 2048, 4096)  # pixels, at stride 64
@@ -68,9 +68,8 @@ def measure(file: str, side: int, stride: int) -> None:
     output = Path(file).with_name("map.tif")
     scenes.classify(file, classifier, output, stride=stride, level="L1C")
     seconds = time.perf_counter() - started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     row = {"side": side, "stride": stride, "windows": windows, "seconds": seconds}
-    print(json.dumps(row | {"of serve": windows / seconds / rate, "MB": memory}))
+    print(json.dumps(row | {"of serve": windows / seconds / rate, "MB": peak()}))
 
 
 def draw(table: pd.DataFrame) -> None:
