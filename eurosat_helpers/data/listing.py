@@ -13,7 +13,8 @@ from pathlib import Path, PureWindowsPath
 
 from eurosat_helpers.data.tiles import ROOTS
 
-_NO_TILE = re.compile(r"(^|/)(\.|__MACOSX/|(Thumbs\.db|desktop\.ini)?$)")  # hidden, or a folder
+# A file that is hidden or that a file manager made, or a folder.
+_NO_TILE = re.compile(r"(^|/)(\.|__MACOSX/|(Thumbs\.db|desktop\.ini)?$)")
 
 
 @contextlib.contextmanager
@@ -31,13 +32,13 @@ def searched(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], byt
     """
     if not source.is_dir():
         with _unpacked(source) as (sizes, read_file):
-            yield {path: sizes[path] for path in sorted(sizes) if _is_file(path)}, read_file
+            yield {one: sizes[one] for one in sorted(sizes) if not _NO_TILE.search(one)}, read_file
         return
     sizes = {}
     for folder, _, names in os.walk(source, onerror=_stop):
         for file in (Path(folder, name) for name in names):
             path = file.relative_to(source).as_posix()
-            if _is_file(path):  # a link to nothing has the size of the link
+            if not _NO_TILE.search(path):  # a link to nothing has the size of the link
                 sizes[path] = os.stat(file, follow_symlinks=file.exists()).st_size
     yield dict(sorted(sizes.items())), lambda path: _read(source / path)
 
@@ -98,12 +99,7 @@ def _root(folder: Path) -> Path:
 
 def _tiles(paths: Iterable[str]) -> list[str]:
     """Without stray files, and those beside the class folders."""
-    return [path for path in paths if "/" in path and _is_file(path)]
-
-
-def _is_file(path: str) -> bool:
-    """Whether a path names a file that is neither hidden nor made by a file manager."""
-    return not _NO_TILE.search(path)
+    return [path for path in paths if "/" in path and not _NO_TILE.search(path)]
 
 
 def _read(file: Path) -> bytes:
