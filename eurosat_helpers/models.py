@@ -31,6 +31,7 @@ def build_cnn(
     dropout: float = 0.1,
     hidden: Sequence[int] = (),
     changed: float = 0.0,
+    damaged: float = 0.0,
     seed: int | None = None,
 ) -> keras.Model:
     """Build a residual network (He et al., arXiv 1512.03385) that leaves 64x64 pixels early.
@@ -50,6 +51,7 @@ def build_cnn(
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
         changed: Share of the tiles that `RandomAppearance` changes in training.
+        damaged: Share of these whose noise is grey, and of those that lose pixels.
         seed: Seed of the initial weights, augmentation and dropout: the same seed gives the same
             network each time. `None` takes seeds from Keras' global one, other ones each time.
 
@@ -91,7 +93,8 @@ def build_cnn(
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = RandomSymmetry(seed=next_seed(), name="augmentation-symmetry")(images)
     if changed:
-        x = RandomAppearance(changed, seed=next_seed(), name="augmentation-appearance")(x)
+        options = {"damaged": damaged, "seed": next_seed(), "name": "augmentation-appearance"}
+        x = RandomAppearance(changed, **options)(x)
     x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(x)
     x = layers.ReLU(name="stem-relu")(convolve(x, stem_width, 4, "stem", strides=2))
     for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True), start=1):
