@@ -48,8 +48,7 @@ class RandomAppearance(layers.Layer):
     processing), another small one is per channel (calibration). Some get a shade and a white veil
     that vary over the image, as relief and thin clouds do. Some lose or gain saturation and
     contrast, as products made for the eye do. Half are then blurred or sharpened, and half get
-    noise; some of it may be grey, and some images lose up to 3 % of their pixels. Amounts are
-    uniform, so most are mild.
+    noise. Some may lose up to 3 % of their pixels. Amounts are uniform, so most are mild.
 
     Input and output: `(batch, side, side, 3)`, float32 raw pixels in 0-255. Only active in
     training.

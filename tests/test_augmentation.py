@@ -22,7 +22,10 @@ def test_random_symmetry_draws_all_eight_symmetries_exactly_and_evenly():
     assert matches.sum(axis=1).min() > 400
 
 
-LAYERS = [augmentation.RandomSymmetry, lambda **kw: augmentation.RandomAppearance(0.5, **kw)]
+LAYERS = [
+    augmentation.RandomSymmetry,
+    lambda **options: augmentation.RandomAppearance(0.5, damaged=0.5, **options),
+]
 
 
 def pixels(count=64, side=8):
@@ -64,33 +67,19 @@ def test_random_appearance_changes_its_share_and_leaves_the_others_as_they_are()
     assert len(np.unique(drawn[changed], axis=0)) == changed.sum()
 
 
-def test_random_appearance_filters_with_a_kernel_per_image_axis_and_channel():
-    images = pixels(2)
-    kernels = np.zeros((2, 2, 3, 5), np.float32)
-    kernels[..., 2] = 1  # stays where it is
-    kernels[1, 0, 2] = [0, 0, 0, 1, 0]  # blue of the second image: from the row below
-    kernels[1, 1, 1] = 0.2  # green: the mean of five columns
-    filtered = augmentation.RandomAppearance._filtered(images, kernels).numpy()
-    np.testing.assert_allclose(filtered[0], images[0], rtol=1e-6)
-    np.testing.assert_allclose(filtered[1, ..., 0], images[1, ..., 0], rtol=1e-6)
-    np.testing.assert_allclose(filtered[1, :-1, :, 2], images[1, 1:, :, 2], rtol=1e-6)
-    mean = np.mean([images[1, :, i : i + 4, 1] for i in range(5)], axis=0)
-    np.testing.assert_allclose(filtered[1, :, 2:-2, 1], mean, rtol=1e-5)
-
-
-def test_random_appearance_gives_some_images_grey_noise_lost_pixels_and_coarse_levels():
+def test_random_appearance_gives_some_images_grey_noise_and_some_lost_pixels():
     flat = np.full((2000, 16, 16, 3), 120, np.float32)
-    drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
+    drawn = augmentation.RandomAppearance(1, damaged=0.4, seed=1)(flat, training=True).numpy()
     lost = ((drawn == 255) | (drawn == 1)).mean(axis=(1, 2, 3))
-    assert 0.1 < (lost > 0).mean() < 0.25  # a fifth; in some of them so few that none is lost
+    assert 0.25 < (lost > 0).mean() < 0.45  # in some of the 0.4 so few that none is lost
     assert 0.02 < np.quantile(lost, 0.995) <= 0.06
     whole = drawn[lost == 0]
-    levels = np.array([len(np.unique(image)) for image in whole])
     varies = whole - whole.mean(axis=(1, 2), keepdims=True)
     grey = np.abs(varies - varies.mean(axis=-1, keepdims=True)).max(axis=(1, 2, 3)) < 3
     noisy = whole.std(axis=(1, 2)).max(axis=1) > 4
-    assert 0.15 < grey[noisy].mean() < 0.45
-    assert (levels[noisy] < 12).mean() > 0.05
+    assert 0.3 < grey[noisy].mean() < 0.55
+    drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
+    assert ((drawn == 255) | (drawn == 1)).mean() < 1e-3
 
 
 def test_random_appearance_removes_and_adds_haze_in_its_color():
@@ -115,3 +104,5 @@ def test_random_appearance_varies_the_light_smoothly_over_some_images():
 def test_share_out_of_range_is_named():
     with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\]. Received: 2"):
         augmentation.RandomAppearance(2)
+    with pytest.raises(ValueError, match=r"`damaged` must be in \[0, 1\]. Received: -1"):
+        augmentation.RandomAppearance(0.5, damaged=-1)

@@ -88,7 +88,7 @@ def _read_cache(cache: Path, content: str) -> tuple[np.ndarray, list[str]] | Non
             raise ValueError("made from other files")
         # Mapped, not copied: to fill 332 MB of fresh memory takes longer than to check them.
         images = np.asarray(np.memmap(cache, np.uint8, "c", start, shape))
-        if checksum != _checksum(images, names):
+        if checksum != zlib.crc32(images, zlib.crc32(repr(names).encode())):
             raise ValueError("damaged")
     except FileNotFoundError:
         return None
@@ -104,13 +104,10 @@ def _write_cache(cache: Path, content: str, images: np.ndarray, names: list[str]
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f"{cache.name}-") as temporary:
             written = Path(temporary) / cache.name
             with written.open("wb") as file:
-                header = json.dumps([content, _checksum(images, names), names])
+                checksum = zlib.crc32(images, zlib.crc32(repr(names).encode()))
+                header = json.dumps([content, checksum, names])
                 file.write(f"{header}\n".encode())
                 images.tofile(file)
             written.replace(cache)  # one step, also where two processes write at once
     except OSError as error:
         print(f"No cache: cannot write to {cache.parent.name}/ ({error.strerror or error}).")
-
-
-def _checksum(images: np.ndarray, names: list[str]) -> int:
-    return zlib.crc32(images, zlib.crc32(repr(names).encode()))
