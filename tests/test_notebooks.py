@@ -155,6 +155,18 @@ def test_demo_run_is_clean_and_says_demo_on_every_figure(demo_run, name):
     assert figures(notebook)
 
 
+@pytest.mark.slow
+def test_look_closer_runs_with_the_shipped_model(real_tiles, tmp_path):
+    assert len(real_tiles) == 27_000
+    command = [sys.executable, "-m", "papermill", "look_closer.ipynb", tmp_path / "out.ipynb"]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    done = subprocess.run(
+        command, cwd=PROJECT / "examples", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(figures(nbformat.read(tmp_path / "out.ipynb", as_version=4))) == 4
+
+
 def test_every_title_in_the_notebooks_names_the_source_of_the_tiles(committed):
     for cell in code_cells(committed):
         if "plots." in cell.source:
