@@ -131,5 +131,6 @@ def _unknown(encoded: bytes) -> str:
 def _deep(bits: int) -> str:
     return (
         f"{bits} bits per value, not 8: scale its values to 0-255 (Sentinel-2 L1C values as "
-        "EuroSAT's makers did: gdal_translate -ot Byte -scale 0 2750 1 255)"
+        "EuroSAT's makers did: gdal_translate -ot Byte -scale 0 2750 1 255, or -scale 1000 3750 1 "
+        "255 for products since January 2022)"
     )

@@ -14,7 +14,7 @@ import rasterio.warp
 from affine import Affine
 
 from eurosat_helpers import scenes
-from eurosat_helpers.scenes import opening
+from eurosat_helpers.scenes import catalog, opening
 
 pytest.importorskip("pystac_client", reason="needs pystac-client")
 
@@ -50,6 +50,8 @@ class Service(http.server.BaseHTTPRequestHandler):
             about |= {"description": "local", "title": "local"}
             about["conformsTo"] = [f"https://api.stacspec.org/v1.0.0/{one}" for one in CONFORMS]
             self.answer(200, json.dumps(about).encode(), Content_Type="application/json")
+        elif server.fails:
+            self.answer(503, b"")
         elif self.path in server.files:
             content, asked = server.files[self.path], self.headers.get("Range")
             headers = {"Accept_Ranges": "bytes", "Content_Type": "image/tiff"}
@@ -69,7 +71,8 @@ class Service(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.server.asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         found = {"type": "FeatureCollection", "features": self.server.items, "links": []}
-        self.answer(200, json.dumps(found).encode(), Content_Type="application/geo+json")
+        status, found = self.server.status, json.dumps(found).encode()
+        self.answer(status, found, Content_Type="application/geo+json")
 
 
 def cog(folder, pixels):
@@ -94,7 +97,7 @@ def service(tmp_path, monkeypatch):
         f"/{color}.tif": cog(tmp_path, layer)
         for color, layer in zip(("red", "green", "blue"), server.pixels, strict=True)
     }
-    server.sent, server.items = 0, []
+    server.sent, server.items, server.status, server.fails = 0, [], 200, False
     bounds = rasterio.transform.array_bounds(SIDE, SIDE, UTM["transform"])
     west, south, east, north = rasterio.warp.transform_bounds(UTM["crs"], "EPSG:4326", *bounds)
     for name, cloud, far in (("cloudy", 60.0, 0), ("clear", 3.5, 0), ("elsewhere", 0.0, 0.05)):
@@ -208,6 +211,20 @@ def test_scene_is_read_from_its_address(service):
         opening.open_scene(f"{service.address}/nothing.tif")
 
 
+def test_address_can_be_read_once_the_server_answers_again(service):
+    address = f"{service.address}/red.tif"
+    service.fails = True
+    with pytest.raises(ValueError, match=r"a raster that GDAL reads"):
+        opening.open_scene([address] * 3, scale=1e-4)
+    service.fails = False
+    scene = opening.open_scene([address] * 3, scale=1e-4)
+    service.fails = True
+    with pytest.raises(ConnectionError, match=r"red.tif` could not be read over .* repeat"):
+        scene.read()
+    service.fails = False
+    assert opening.open_scene([address] * 3, scale=1e-4).read()[1].all()
+
+
 def test_assets_of_other_names_are_refused(service, tmp_path):
     assets = service.items[1]["assets"]
     assets["B04"] = assets.pop("red")
@@ -227,12 +244,34 @@ def test_item_without_a_scale_is_refused_and_nothing_is_written(service, tmp_pat
     ("box", "message"),
     [
         ([3, 50, 2, 51], "`box` must be west, south, east, north"),
+        ([179.9, -17, -179.9, -16], r"split one across 180 degrees. Received: \[179.9"),
+        ([4e5, 5.8e6, 4.1e5, 5.9e6], "in degrees; .* Received: "),
+        ("-60, 50, -59, 51", "in degrees; .* Received: '-60"),
+        ([1, 2, 3], r"in degrees; .* Received: \[1, 2, 3\]"),
         ([-60, 50, -59, 51], "3 scenes touch it, and none contains it"),
     ],
 )
 def test_box_that_fits_no_scene_is_named(service, tmp_path, box, message):
     with pytest.raises(ValueError, match=message):
         fetch(service, tmp_path / "scene.tif", box=box)
+
+
+@pytest.mark.parametrize("dates", ["summer 2024", "2024-06-31", "2024-08-31/2024-06-01", ""])
+def test_dates_that_are_none_are_named(service, tmp_path, dates):
+    with pytest.raises(ValueError, match=f"`dates` must be a first .* Received: '{dates}'"):
+        scenes.fetch(service.box, dates, tmp_path / "scene.tif", service=service.address)
+
+
+def test_what_the_service_refuses_is_said_with_its_words(service, tmp_path):
+    service.status, service.items = 400, "no such collection"
+    with pytest.raises(ValueError, match=r"refuses `box`, `dates` or `collection`: .*no such"):
+        fetch(service, tmp_path / "scene.tif")
+
+
+def test_the_clearest_of_some_scenes_is_not_taken_for_that_of_all(service, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "MOST", 3)
+    with pytest.raises(ValueError, match=r"`dates` must be shorter: 3 scenes or more. Received: 2"):
+        fetch(service, tmp_path / "scene.tif")
 
 
 def test_missing_library_is_named(service, tmp_path, monkeypatch):

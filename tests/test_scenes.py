@@ -175,17 +175,22 @@ def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
         ("T32TQM_20240704T101559_TCI.tif", "name", 0.3558, "L1C"),
         ("T32TQM_20240704T101559_TCI_10m.tif", "name", 0.2, "L2A"),
         ("my_tci_l2a.tif", "name", 0.2, "L2A"),
-        ("TCI.tif", "assumed", 0.3558, None),
     ):
         file = write(tmp_path / "L2A" / name, mosaic)
         scene = opening.open_scene(file)
         assert (scene.said_by, scene.level) == (said_by, level)
         assert scene.scale[0] * 255 == pytest.approx(white)
         assert opening.open_scene(file, level="L2A").scale[0] * 255 == pytest.approx(0.2)
+    file = write(tmp_path / "L2A" / "TCI.tif", mosaic)  # its white may be 0.2 or 0.3558
+    with pytest.raises(ValueError, match=r"`level` must be given for a true-color image.*TCI.tif"):
+        opening.open_scene(file)
+    assert opening.open_scene(file, level="L1C").scale[0] * 255 == pytest.approx(0.3558)
+    assert opening.open_scene(file, scale=0.001).scale == (0.001,) * 3
 
 
-@pytest.mark.parametrize("level", ["L1C", "L2A"])
+@pytest.mark.parametrize("level", ["L1C", "L2A", "L2A of 2017"])
 def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, level):
+    level, _, old = level.partition(" of ")
     folder = tmp_path / "renamed_L3.SAFE"  # the XML says the level
     images = folder / "GRANULE" / "L_T32" / "IMG_DATA" / ("R10m" if level == "L2A" else ".")
     images.mkdir(parents=True)
@@ -194,10 +199,12 @@ def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, l
         layer = numbers(mosaic, offset=-0.1)[..., index].astype(np.uint16)
         layer[:5] = 0  # no data
         write(images / f"T32_2022{'_' + band}{suffix}.tif", layer)
+        (images / f"._T32_2022{'_' + band}{suffix}.tif").write_bytes(b"macOS")
     prefix, kind = ("BOA_", "BOA") if level == "L2A" else ("", "RADIO")
     offsets = "".join(
         f'<{kind}_ADD_OFFSET band_id="{i}">-1000</{kind}_ADD_OFFSET>' for i in range(4)
     )
+    prefix = f"L2A_{prefix}" if old else prefix
     quantification = f"<{prefix}QUANTIFICATION_VALUE>10000</{prefix}QUANTIFICATION_VALUE>"
     text = f'<n1:P xmlns:n1="https://psd">{quantification}<List>{offsets}</List></n1:P>'
     (folder / f"MTD_MSI{level}.xml").write_text(text)
@@ -303,6 +310,9 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
         np.testing.assert_array_equal(grey, expected)
     with pytest.raises(ValueError, match=r"must be B04, B03, B02\. Received: .*B02.tif for B04"):
         opening.open_scene(files[::-1], **GREY)
+    files[2] = write(tmp_path / "other.tif", mosaic[..., 2], transform=Affine(10, 0, 7, 0, -10, 9))
+    with pytest.raises(ValueError, match=r"one grid, .*; .*other.tif, 192 x 256 .* from \(7.0, 9"):
+        opening.open_scene(files, **GREY)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +357,20 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
         found.picture, found.classes, found.confidence, found.unfamiliarity > 1, found.class_names
     )
     assert len(figure.axes) == 4
+
+
+def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp_path):
+    pixels = np.maximum(mosaic, 8)
+    pixels[:9, :, 0] = 0  # red of dark water
+    pixels[9:12] = 0
+    for nodata in (0, None):
+        file = write(tmp_path / "scene.tif", pixels, nodata=nodata)
+        grey, valid = opening.open_scene(file, **GREY).read()
+        np.testing.assert_array_equal(valid[:, 0], (np.arange(192) < 9) | (np.arange(192) >= 12))
+        np.testing.assert_array_equal(grey, np.where(valid[..., None], np.maximum(pixels, 1), 0))
+    pixels = pixels.astype("float32")
+    file = write(tmp_path / "scene.tif", pixels, nodata=0)
+    assert not opening.open_scene(file, **GREY).read()[1][:12].any()
 
 
 @pytest.mark.parametrize(
@@ -416,9 +440,11 @@ def test_what_makes_no_sense_is_refused(classifier, tmp_path, pixels, arguments,
 def test_map_never_replaces_its_scene(classifier, mosaic, tmp_path):
     source = write(tmp_path / "scene.tif", mosaic)
     before = source.read_bytes()
-    with pytest.raises(ValueError, match="`output` must be another file than `source`"):
-        scenes.classify(source, classifier, str(tmp_path / "." / "scene.tif"), **GREY)
-    assert source.read_bytes() == before
+    for name in (source, f"file://{source}", f"GTIFF_DIR:1:{source}"):  # all of the same file
+        with pytest.raises(ValueError, match="`output` must be another file than `source`"):
+            scenes.classify(name, classifier, str(tmp_path / "." / "scene.tif"), **GREY)
+        assert source.read_bytes() == before
+        assert opening.open_scene(name, **GREY).identity()[1][0][0] == len(before)
 
 
 def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_path):
@@ -516,6 +542,10 @@ def test_web_map_lies_on_its_place_and_holds_a_picture_for_when_there_is_no_netw
         found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=64, **GREY)
     with pytest.raises(ValueError, match="`land_cover` must have a georeference"):
         scenes.web_map(found, tmp_path / "other.html")
+    before = found.file.read_bytes()
+    with pytest.raises(ValueError, match=r"`file` must end in .html. Received: .*map.tif"):
+        scenes.web_map(found, found.file)
+    assert found.file.read_bytes() == before
 
 
 # Cells of the map of Aberystwyth at stride 32, chosen on the picture: in each of the first rows, so

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import os
 from collections.abc import Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import rasterio
 import rasterio.warp
 import requests
 from matplotlib.path import Path as Outline
+from rasterio.errors import RasterioIOError
 from rasterio.io import MemoryFile
 from rasterio.windows import Window, from_bounds
 
@@ -46,8 +49,8 @@ def fetch(
     written completely or not at all.
 
     Args:
-        box: West, south, east, north in degrees.
-        dates: First and last day, such as "2024-06-01/2024-08-31".
+        box: West, south, east, north in degrees, not across 180 degrees.
+        dates: First and last day, such as "2024-06-01/2024-08-31", or one day.
         output: Path of the GeoTIFF, ending in `.tif`.
         service: Address of a STAC API.
         collection: A collection there with reflectance of Sentinel-2 at 10 m; one of level 1C has
@@ -58,7 +61,8 @@ def fetch(
         `offset`, `level`, `pixels` (height x width).
 
     Raises:
-        ValueError: If no scene of these days contains the box, or an item states no scale.
+        ValueError: If an argument is not as described or the service refuses it, if no scene of
+            these days contains the box or too many do, or if an item states no scale.
         ConnectionError: If the service or a file cannot be reached.
         ImportError: If pystac-client is not installed, which nothing else needs.
     """
@@ -68,27 +72,30 @@ def fetch(
     except ImportError as error:
         message = "`scenes.fetch` needs pystac-client: pip install pystac-client"
         raise ImportError(message) from error
-    output, (west, south, east, north) = Path(output), box
-    if not (west < east and south < north):
-        raise ValueError(f"`box` must be west, south, east, north in degrees. Received: {box}.")
+    output, box = Path(output), _checked(box, dates)
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     try:
         search = Client.open(service, timeout=REMOTE["GDAL_HTTP_CONNECTTIMEOUT"]).search(
-            collections=[collection], bbox=list(box), datetime=dates, max_items=MOST
+            collections=[collection], bbox=box, datetime=dates, max_items=MOST
         )
         items = list(search.items())
+        if len(items) == MOST:  # the clearest may be among those that were not sent
+            raise ValueError(f"`dates` must be shorter: {MOST} scenes or more. Received: {dates}.")
         inside = [item for item in items if _contains(item.geometry, box)]
         if not inside:
             raise ValueError(
-                f"`box` must lie within one scene, with one in `dates`. Received: {list(box)}, "
+                f"`box` must lie within one scene, with one in `dates`. Received: {box}, "
                 f"{dates}; {len(items)} scenes touch it, and none contains it."
             )
         covers = [item.properties.get("eo:cloud_cover") for item in inside]
         item = inside[np.argsort(np.array(covers, float))[0]]  # unknown ones last
         scale, offset = _numbers(item)  # before anything is transferred
         pixels, profile = _read(item, box)
-    except (requests.RequestException, APIError, rasterio.errors.RasterioIOError) as error:
+    except (requests.RequestException, APIError, RasterioIOError, JSONDecodeError) as error:
+        if 400 <= (getattr(error, "status_code", None) or 0) < 500:
+            refused = f"`{service}` refuses `box`, `dates` or `collection`: {error}"
+            raise ValueError(refused) from error
         raise ConnectionError(
             f"`{service}` or its files cannot be reached, which needs a network. Without one, pass "
             f"`scenes.classify` a file that you have. {error}"
@@ -112,6 +119,28 @@ def fetch(
         },
         name=collection,
     )
+
+
+def _checked(box: Sequence[float], dates: str) -> list[float]:
+    try:
+        west, south, east, north = corners = [float(number) for number in box]
+    except (TypeError, ValueError):
+        corners = None
+    if corners is None or not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise ValueError(
+            "`box` must be west, south, east, north in degrees; split one across 180 degrees. "
+            f"Received: {box!r}."
+        )
+    try:
+        days = [datetime.date.fromisoformat(day) for day in dates.split("/")]
+    except ValueError:
+        days = []
+    if len(days) not in (1, 2) or days != sorted(days):
+        raise ValueError(
+            '`dates` must be a first and a last day, such as "2024-06-01/2024-08-31". '
+            f"Received: {dates!r}."
+        )
+    return corners
 
 
 def _contains(footprint: dict | None, box: Sequence[float]) -> bool:

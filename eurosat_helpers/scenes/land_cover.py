@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.io import MemoryFile
 
 from eurosat_helpers import files, plots
 
@@ -68,12 +68,10 @@ def write(
     layers = np.stack([land_cover.classes, *percent])
     layers = np.nan_to_num(np.rint(layers), nan=NO_DATA).astype(np.uint8)
     size = dict(zip(("count", "height", "width"), layers.shape, strict=True))
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as temporary:
+    # In memory: a full disk would cut such a file short without an error.
+    with warnings.catch_warnings(), MemoryFile() as plain, MemoryFile() as cloud:
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        plain, cloud = (str(Path(temporary) / name) for name in ("plain.tif", "cloud.tif"))
-        with rasterio.open(
-            plain,
-            "w",
+        with plain.open(
             driver="GTiff",
             dtype="uint8",
             nodata=NO_DATA,
@@ -85,8 +83,9 @@ def write(
             file.update_tags(**tags)
             for band, text in enumerate(("class", "confidence, percent", "unfamiliarity, percent")):
                 file.set_band_description(band + 1, text)
-        rasterio.shutil.copy(plain, cloud, driver="COG", compress="DEFLATE", resampling="NEAREST")
-        content = Path(cloud).read_bytes()
+        options = {"compress": "DEFLATE", "resampling": "NEAREST"}
+        rasterio.shutil.copy(plain.name, cloud.name, driver="COG", **options)
+        content = bytes(cloud.getbuffer())
     colors = "".join(
         '<Entry c1="{}" c2="{}" c3="{}" c4="255"/>'.format(*bytes.fromhex(color[1:]))
         for color in plots.CLASS_COLORS[: len(land_cover.class_names)]
@@ -97,5 +96,5 @@ def write(
         f"<ColorTable>{colors}</ColorTable><CategoryNames>{names}</CategoryNames>"
         "</PAMRasterBand></PAMDataset>"
     )
-    files.write(land_cover.file.with_name(f"{land_cover.file.name}.aux.xml"), text.encode())
     files.write(land_cover.file, content)
+    files.write(land_cover.file.with_name(f"{land_cover.file.name}.aux.xml"), text.encode())

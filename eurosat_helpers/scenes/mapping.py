@@ -59,6 +59,7 @@ def classify(
     Raises:
         FileNotFoundError: If `source` is missing.
         ValueError: If `source` is no such scene or damaged, or an argument does not fit it.
+        ConnectionError: If `source` is an address, and its server does not answer.
         OSError: If the map cannot be written.
 
     Warns:
@@ -73,7 +74,7 @@ def classify(
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset, level=level)
     first = scene.files[0]
-    if output.resolve() in [Path(file.name).resolve() for file in scene.files]:
+    if output.resolve() in scene.paths():
         raise ValueError(f"`output` must be another file than `source`. Received: {output}.")
     if min(first.shape) < SIDE:
         raise ValueError(

@@ -39,8 +39,8 @@ def open_scene(
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
             B04, B03 and B02 or by color, or the three of a file that has three and says nothing.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
-            from the product's XML, the tags of the file, the name of a true-color image (TCI), or
-            the kind of the numbers.
+            from the product's XML, the tags of the file, the level of a true-color image (TCI in
+            its name), or the kind of the numbers.
         offset: Reflectance of digital number 0, -0.1 in products since processing baseline 04.00
             (January 2022); `None` takes it from where the scale comes from.
         level: "L1C" (top of atmosphere) or "L2A" (surface reflectance); `None` takes it from the
@@ -72,10 +72,14 @@ def open_scene(
             if named and named[1].zfill(2) != band[1:]:
                 raise ValueError(f"`source` must be B04, B03, B02. Received: {path} for {band}.")
         if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands is not None:
-            sizes = ", ".join(f"{file.height} x {file.width}" for file in files)
+            grids = "; ".join(
+                f"{file.name}, {file.height} x {file.width} pixels from "
+                f"{file.transform * (0, 0)} in {file.crs}"
+                for file in files
+            )
             raise ValueError(
                 "`source` must be three files of one grid, in the order B04, B03, B02, without "
-                f"`bands`. Received: {sizes} pixels, bands={bands}."
+                f"`bands`. Received: {grids}; bands={bands}."
             )
     tags, path = files[0].tags(), Path(files[0].name)
     level = level or product or names.level(tags.get("level", tags.get("PROCESSING_LEVEL", "")))
@@ -84,12 +88,10 @@ def open_scene(
         pairs = list(zip(files, chosen, strict=True))
         scales = tuple(file.scales[band - 1] for file, band in pairs)
         numbers = scales, tuple(file.offsets[band - 1] for file, band in pairs)
-        if numbers == ((1.0,) * 3, (0.0,) * 3):
+        if scale is None and numbers == ((1.0,) * 3, (0.0,) * 3):
             said_by, *numbers = _assumed(files[0], level)
     scales, offsets = numbers
     if scale is not None:
-        # An assumed offset belongs to the assumed scale.
-        offsets = (0.0,) * 3 if said_by == "assumed" else offsets
         said_by, scales = "arguments", (scale,) * 3
     if offset is not None:
         offsets = (offset,) * 3
@@ -144,8 +146,12 @@ def _assumed(
     """Take scale and offset from the name, else from the kind of the numbers."""
     kind = np.dtype(file.dtypes[0])
     if kind == np.uint8 and "TCI" in Path(file.name).stem.upper():
-        white = TRUE_COLOR[level or "L1C"]
-        return "name" if level else "assumed", (white / 255,) * 3, (0.0,) * 3
+        if level is None:
+            raise ValueError(
+                f"`level` must be given for a true-color image whose name does not say it, since "
+                f"its white depends on it: {TRUE_COLOR}. Received: {file.name}."
+            )
+        return "name", (TRUE_COLOR[level] / 255,) * 3, (0.0,) * 3
     if kind == np.uint8:  # EuroSAT's own grey levels
         return "assumed", (WHITE / 254,) * 3, (-WHITE / 254,) * 3
     return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
@@ -155,7 +161,8 @@ def _safe(
     folder: Path,
 ) -> tuple[list[Path], tuple[tuple[float, ...], tuple[float, ...]], str | None]:
     """Find the three bands of 10 m; the XML says scale and offset, its name the level."""
-    images = [path for path in folder.glob("GRANULE/*/IMG_DATA/**/*") if path.is_file()]
+    images = folder.glob("GRANULE/*/IMG_DATA/**/[!.]*")  # macOS leaves hidden ones beside them
+    images = [path for path in images if path.is_file()]
     found = [
         [path for path in images if re.search(rf"_{band}(_10m)?$", path.stem)] for band in BANDS
     ]
@@ -169,10 +176,11 @@ def _safe(
     values: dict[str, float] = {}
     try:
         for element in ET.parse(about[0]).iter():
-            # Band 1 is B02, 2 is B03, 3 is B04.
+            # Band 1 is B02, 2 is B03, 3 is B04. Before 2018 the tags of level 2A began with L2A.
             name = element.tag.rpartition("}")[2] + element.get("band_id", "")
-            if re.fullmatch(r"(BOA_)?QUANTIFICATION_VALUE|(BOA|RADIO)_ADD_OFFSET[123]", name):
-                values[name.removeprefix("BOA_").removeprefix("RADIO_")] = float(element.text)
+            number = r"(?:L2A_)?(?:BOA_|RADIO_)?(QUANTIFICATION_VALUE|ADD_OFFSET[123])"
+            if found_number := re.fullmatch(number, name):
+                values[found_number[1]] = float(element.text)
         scale = 1 / values["QUANTIFICATION_VALUE"]
     except (ET.ParseError, ValueError, KeyError, ZeroDivisionError) as error:
         raise ValueError(

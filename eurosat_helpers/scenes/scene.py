@@ -24,8 +24,10 @@ EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
 GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
-# Else GDAL asks a server for a list of the folder, and for files beside the one that it reads.
+# Else GDAL asks a server for a list of the folder, and for files beside the one that it reads, and
+# remembers for good that a request failed.
 REMOTE = {**GDAL, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+REMOTE |= {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"}
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
 
 
@@ -60,12 +62,14 @@ class Scene:
 
         Returns:
             Grey levels uint8 `(height, width, 3)`, 1 to 255 and 0 where there is no data; and which
-            pixels have data, bool `(height, width)`.
+            pixels have data, bool `(height, width)`: all three numbers if they are floating-point,
+            else one of them, since 0 may be dark ground too.
 
         Raises:
             ValueError: If a file is damaged.
+            ConnectionError: If a server does not answer.
         """
-        layers, valid, present = [], None, False
+        layers, valid, present = [], None, None
         for file, band, scale, offset in zip(
             self.files, self.bands, self.scale, self.offset, strict=True
         ):
@@ -74,29 +78,36 @@ class Scene:
                 with rasterio.Env(**GDAL):
                     layer = file.read(band, window=window, out_shape=shape, masked=masked)
             except rasterio.errors.RasterioIOError as error:
-                raise ValueError(
-                    f"`{file.name}` is damaged or incomplete: copy it again. {error}"
-                ) from error
+                if "://" in file.name:
+                    message = f"`{file.name}` could not be read over the network: repeat the call."
+                    raise ConnectionError(f"{message} {error}") from error
+                message = f"`{file.name}` is damaged or incomplete: copy it again."
+                raise ValueError(f"{message} {error}") from error
             numbers = np.ma.getdata(layer)
             # Each pass over all pixels takes time from the network, which is busy on all cores.
             valid = np.ones(numbers.shape, bool) if valid is None else valid
-            if masked:
-                valid &= ~np.ma.getmaskarray(layer)
-            if numbers.dtype.kind == "f":
-                valid &= np.isfinite(numbers)
+            has = ~np.ma.getmaskarray(layer) if masked else None
             if self.nodata is not None:
-                present |= numbers != self.nodata
+                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
+            if numbers.dtype.kind == "f":
+                valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
+            elif has is not None:
+                present = has if present is None else present | has
             layers.append(_grey(numbers, scale, offset))
-        if self.nodata is not None:
+        if present is not None:
             valid &= present
         grey = np.stack(layers, axis=-1)
         if not valid.all():
             grey[~valid] = 0
         return grey, valid
 
+    def paths(self) -> list[Path]:
+        """List all files that belong to the scene, whatever names or addresses it was opened by."""
+        return [Path(path).resolve() for file in self.files for path in file.files]
+
     def identity(self) -> list[object]:
         """Describe what a result depends on: files, with their size and time, and numbers."""
-        stats = [Path(file.name).stat() for file in self.files if Path(file.name).exists()]
+        stats = [path.stat() for path in self.paths() if path.exists()]
         about = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
         return [[file.name for file in self.files], about, self.bands, self.scale, self.offset]
 

@@ -36,13 +36,15 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
 
     Args:
         land_cover: What `classify` returned; its GeoTIFF is read.
-        file: Path of the HTML file, which is replaced.
+        file: Path of the HTML file, ending in `.html`; one that is there is replaced.
         title: The title of the figure.
 
     Raises:
-        ValueError: If the scene had no georeference.
+        ValueError: If the scene had no georeference, or `file` has another ending.
         OSError: If the file cannot be written.
     """
+    if Path(file).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"`file` must end in .html. Received: {file}.")
     with rasterio.open(land_cover.file) as source:
         if source.crs is None:
             raise ValueError(
