@@ -64,7 +64,7 @@ def save(
         FileExistsError: If `directory` is anything else than a complete saved model.
         OSError: If it cannot be written, for example because the disk is full.
     """
-    directory = Path(directory)
+    directory, parameters = Path(directory), record._plain(parameters)
     if "seconds" not in history:
         raise ValueError(f"`history` must have the column `seconds`. Received: {list(history)}")
     if not 0 < temperature < np.inf:
@@ -73,8 +73,8 @@ def save(
     if shapes != (expected := ((None, *IMAGE_SHAPE), (None, len(test.class_names)))):
         raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
     style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
-    settings = yaml.safe_dump(dict(parameters), default_flow_style=True, **style).strip()
-    before = record._spent(parameters.get("start_from"))
+    settings = yaml.safe_dump(parameters, default_flow_style=True, **style).strip()
+    before = record._spent(parameters.get("start_from"), directory)
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,

@@ -16,10 +16,12 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     """Find the temperature for which `softmax(logits / temperature)` fits the labels best.
 
     Minimizes the log loss (Guo et al., arXiv 1706.04599) between 0.1 and 10, on validation tiles.
-    If every one is classified correctly it has no minimum, and the result is close to 0.1.
+    If every one is classified correctly it has no minimum, and the result is 1.
     """
     logits = np.asarray(logits, "float64")
     labels, _ = check(labels, softmax(logits, axis=-1), name="softmax(logits)")
+    if (logits.argmax(axis=1) == labels).all():
+        return 1.0
 
     def loss(log_temperature: float) -> float:
         rows = log_softmax(logits / np.exp(log_temperature), axis=1)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -76,6 +77,33 @@ class Run:
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.model.optimizer.variables]
+
+
+def _read_network(
+    argument: str, file: str | os.PathLike[str], model: keras.Model, class_names: Sequence[str]
+) -> keras.Model:
+    """Read the `model.keras` of a saved model, for its weights ("start_from") or its answers.
+
+    Raises:
+        ValueError: If it cannot be read, or does not fit `model` and the classes.
+    """
+    about = Path(file).with_name("metadata.json")
+    fits = f"`{argument}` must be the `model.keras` of a saved model"
+    try:
+        network = keras.saving.load_model(file, compile=False)
+        names = json.loads(about.read_text("utf-8"))["class_names"] if about.exists() else None
+    except Exception as error:  # Keras raises what it likes
+        raise ValueError(f"{fits}. Received: {file}. {error}") from error
+    if names not in (None, list(class_names)):
+        received = f"Received: {file} with {', '.join(names)}"
+        raise ValueError(f"{fits} with the classes {', '.join(class_names)}. {received}.")
+    parts = "weights" if argument == "start_from" else "outputs"
+    shapes = [[part.shape for part in getattr(one, parts)] for one in (model, network)]
+    if shapes[0] != shapes[1]:
+        sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
+        fits = f"`{argument}` must be a `model.keras` with the {parts} of `model` {sizes[0]}"
+        raise ValueError(f"{fits}. Received: {file} {sizes[1]}.")
+    return network
 
 
 def _architecture(model: keras.Model) -> str:

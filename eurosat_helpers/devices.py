@@ -54,12 +54,12 @@ def precision() -> str:
     """Choose the number format that this machine trains in fastest (arXiv 1710.03740, 1905.12322).
 
     Returns:
-        Name of a Keras dtype policy: `mixed_float16` for one worker if its GPUs have units for it,
+        Name of a Keras dtype policy: `mixed_float16` for a single GPU that has units for it,
         `mixed_bfloat16` if there is no GPU and the CPU has instructions for it, else `float32`.
     """
     if gpus := _gpus():
-        fast = all(gpu.get("compute_capability", (0, 0)) >= FLOAT16_UNITS for gpu in gpus)
-        return "mixed_float16" if fast and workers.count() == 1 else "float32"
+        fast = [gpu.get("compute_capability", (0, 0)) >= FLOAT16_UNITS for gpu in gpus]
+        return "mixed_float16" if fast == [True] and workers.count() == 1 else "float32"
     # Other CPUs emulate bfloat16, slowly.
     return "mixed_bfloat16" if "avx512_bf16" in _cpuinfo() else "float32"
 

@@ -26,7 +26,7 @@ def build_cnn(
     num_classes: int = 10,
     stem_width: int = 32,
     widths: Sequence[int] = (32, 64, 128, 256),
-    blocks: Sequence[int] = (1, 1, 1, 1),
+    blocks: Sequence[int] | None = None,
     l2: float = 1e-5,
     dropout: float = 0.1,
     hidden: Sequence[int] = (),
@@ -46,7 +46,7 @@ def build_cnn(
         num_classes: Number of classes, at least 2.
         stem_width: Channels after the stem.
         widths: Channels of each stage.
-        blocks: Residual blocks of each stage.
+        blocks: Residual blocks of each stage; `None` means one.
         l2: L2 regularization of the kernels of convolutions and hidden dense layers.
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
@@ -69,6 +69,7 @@ def build_cnn(
         raise ValueError(f"`mean` and `variance` need one number per color channel. {received}")
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
+    blocks = [1] * len(widths) if blocks is None else blocks
     if len(widths) != len(blocks):
         received = f"Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
         raise ValueError(f"`widths` and `blocks` must have one entry per stage. {received}")

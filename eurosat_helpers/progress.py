@@ -98,8 +98,7 @@ class Epochs(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        if self.run and workers.index() == 0:
-            self.model._trained_by_run = True  # see `checkpoint.Run`
+        self.model._trained_by_run = True  # see `checkpoint.Run`
         if self.interrupted:
             raise KeyboardInterrupt
         if self.line and time.perf_counter() - self.shown > 2:
@@ -114,7 +113,7 @@ class Epochs(keras.callbacks.Callback):
         mean = workers.mean([tf.constant(row[name], tf.float64) for name in COLUMNS])
         row = {name: float(value) for name, value in zip(COLUMNS, mean, strict=True)}
         self.rows = np.vstack([self.rows, list(row.values())])
-        if row["val_accuracy"] > self.best[0]:
+        if row["val_accuracy"] >= self.best[0]:  # of equal ones the last, which has learned most
             self.best = [np.array(row["val_accuracy"]), *self.model.get_weights()]
         if self.run and workers.index() == 0:
             self.run.write(rows=self.rows, best=self.best)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
+
+import numpy as np
 
 from eurosat_helpers.data.tiles import DEMO_SOURCE, Tiles
 
@@ -54,8 +57,19 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
         raise ValueError(f"`scores` are of {tiles} test tiles, but {len(test_names)} are named")
 
 
-def _spent(start_from: str | Path | None) -> dict[str, float]:
+def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Turn paths and what is of NumPy into what JSON and YAML know."""
+
+    def convert(value: object) -> object:
+        return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else os.fspath(value)
+
+    return json.loads(json.dumps(dict(parameters), default=convert))
+
+
+def _spent(start_from: str | None, directory: Path) -> dict[str, float]:
     """Return `epochs` and `seconds` of the model that was trained further; 0 without its record."""
+    if start_from and Path(start_from).resolve().parent == directory.resolve():
+        raise ValueError(f"`directory` must not be that of `start_from`. Received: {directory}")
     try:
         text = Path(start_from or "").with_name("metadata.json").read_text(encoding="utf-8")
         return {key: json.loads(text)[key] for key in ("epochs", "seconds")}

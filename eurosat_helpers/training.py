@@ -14,7 +14,16 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
+from eurosat_helpers import (
+    board,
+    checkpoint,
+    devices,
+    normalization,
+    pipeline,
+    precision,
+    progress,
+    workers,
+)
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
 
@@ -42,17 +51,6 @@ def compile_model(
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
     xla = "auto" if workers.count() == 1 else False  # it cannot sum over workers
     model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=xla)
-
-
-def _read(argument: str, file: str | os.PathLike[str], model: keras.Model) -> keras.Model:
-    network = keras.saving.load_model(file, compile=False)
-    parts = "weights" if argument == "start_from" else "outputs"
-    shapes = [[part.shape for part in getattr(one, parts)] for one in (model, network)]
-    if shapes[0] != shapes[1]:
-        fits = f"`{argument}` must be a `model.keras` with the {parts} of `model`"
-        sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
-        raise ValueError(f"{fits} {sizes[0]}. Received: {file} {sizes[1]}.")
-    return network
 
 
 def fit(
@@ -140,27 +138,31 @@ def fit(
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
     elif not set(class_weight or ()) <= (known := set(range(len(train.class_names)))):
         raise ValueError(f"`class_weight` needs keys in {known}. Received: {list(class_weight)}.")
-    first = None if start_from is None else _read("start_from", start_from, model).get_weights()
-    network = None if teacher is None else _read("teacher", teacher, model)
-    for name in ("start_from", "teacher"):  # a run is known by the content of the files
-        if settings[name] is not None:
-            settings[name] = hashlib.sha256(Path(settings[name]).read_bytes()).hexdigest()
+    files = {name: settings[name] for name in ("start_from", "teacher")}
+    for name, file in files.items():
+        if file is not None:
+            files[name] = checkpoint._read_network(name, file, model, train.class_names)
+            # A run is known by the content of the files.
+            settings[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    first, network = files.values()
     policy = policy or devices.precision()
-    if policy == "mixed_float16" and workers.count() > 1:  # one that skips a step hangs all
-        raise ValueError("`policy` must be float32 or mixed_bfloat16 with several workers.")
     run, strategy = None, model.distribute_strategy
+    if policy == "mixed_float16" and workers.count() * strategy.num_replicas_in_sync > 1:
+        # Keras looks for an overflow on one of them alone.
+        raise ValueError("`policy` must be float32 or mixed_bfloat16 on several. Received: float16")
     if checkpoint_dir is not None:
         settings |= {"class_weight": class_weight and sorted(class_weight.items())}
         settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
     if first is not None:
-        model.set_weights(first)
+        model.set_weights(first.get_weights())
     steps = math.ceil(len(train) / batch_size)
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
         log = progress.Epochs(model, validation, run, **sizes)
+    following = normalization._following(model, epochs * steps)
     computing = precision.computing_in(policy, *filter(None, (model, network)))
-    with strategy.scope(), computing, log.interrupts_after_a_batch():
+    with strategy.scope(), computing, following, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
         done = log.start()
@@ -191,7 +193,7 @@ def fit(
             model.fit(batches, callbacks=[log, *boards], shuffle=False, verbose=0, **options)
         model.set_weights(log.best[1:])
     history = pd.DataFrame(log.rows, columns=progress.COLUMNS).astype({"epoch": int})
-    seconds, kept = history.seconds.sum(), history.loc[history.val_accuracy.idxmax()]
+    seconds, kept = history.seconds.sum(), history.loc[history.val_accuracy[::-1].idxmax()]
     print(
         f"{devices.hardware()}: {epochs} epochs in {seconds / 60:.1f} min, "
         f"{epochs * len(train) / seconds:,.0f} tiles/s; "

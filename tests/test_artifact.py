@@ -237,6 +237,25 @@ def test_what_a_training_started_from_counts_too(model, saved, tmp_path):
         assert metadata["seconds"] == 90 * times
 
 
+def test_model_that_a_training_started_from_is_not_replaced_by_it(model, copy):
+    before = content(copy)
+    parameters = {**RECORD["parameters"], "start_from": copy / "model.keras"}
+    with pytest.raises(ValueError, match=r"`directory` must not be that of `start_from`"):
+        save(model, copy, parameters=parameters)
+    assert content(copy) == before
+
+
+def test_parameters_may_be_paths_and_numbers_of_numpy(model, tmp_path):
+    given = {"data_dir": Path("tiles"), "seed": np.int64(3), "widths": np.array([8, 8])}
+    parameters = {**RECORD["parameters"], **given}
+    command = json.loads(
+        (save(model, tmp_path / "new", parameters=parameters) / "metadata.json").read_text()
+    )["command"]
+    assert "data_dir: tiles" in command
+    assert "seed: 3" in command
+    assert "widths: [8, 8]" in command
+
+
 def test_saved_model_stores_each_weight_once_and_no_batch_normalization(model, saved):
     stored = tf.train.list_variables(saved / "variables" / "variables")
     normalization = next(x for x in model.layers if isinstance(x, layers.BatchNormalization))

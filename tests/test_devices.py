@@ -20,11 +20,16 @@ def test_devices_are_named_with_their_precision(capsys):
 
 
 @pytest.mark.parametrize(
-    ("capability", "workers", "expected"),
-    [((9, 0), 1, "mixed_float16"), ((9, 0), 2, "float32"), ((6, 1), 1, "float32")],
+    ("capability", "gpus", "workers", "expected"),
+    [
+        ((9, 0), 1, 1, "mixed_float16"),
+        ((9, 0), 2, 1, "float32"),
+        ((9, 0), 1, 2, "float32"),
+        ((6, 1), 1, 1, "float32"),
+    ],
 )
-def test_float16_is_for_one_worker_with_units_for_it(monkeypatch, capability, workers, expected):
-    monkeypatch.setattr(devices, "_gpus", lambda: [{"compute_capability": capability}])
+def test_float16_is_for_one_gpu_with_units_for_it(monkeypatch, capability, gpus, workers, expected):
+    monkeypatch.setattr(devices, "_gpus", lambda: [{"compute_capability": capability}] * gpus)
     monkeypatch.setattr(devices.workers, "count", lambda: workers)
     assert devices.precision() == expected
 

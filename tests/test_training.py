@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_fit_learns_the_demo_tiles_and_leaves_the_best_epoch(demo_tiles, capsys)
     # Warm-up over the first 15 % of the batches, then a cosine to zero.
     assert history.learning_rate.is_monotonic_decreasing
     assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)
-    kept = history.loc[history.val_accuracy.idxmax()]
+    kept = history.loc[history.val_accuracy[::-1].idxmax()]  # of equal ones the last
     loss, accuracy = model.evaluate(pipeline.dataset(parts[1], batch_size=64), verbose=0)
     assert loss == pytest.approx(kept.val_loss, rel=1e-5)
     assert accuracy == pytest.approx(kept.val_accuracy)
@@ -367,6 +368,50 @@ def test_model_to_start_or_learn_from_must_fit(parts, tmp_path, argument, classe
         fit_small(build_small(parts), parts, **{argument: tmp_path / "model.keras"})
 
 
+def test_model_of_other_classes_or_none_at_all_is_named(parts, tmp_path):
+    file = tmp_path / "model.keras"
+    build_small(parts).save(file)
+    for names, argument in ((parts[0].class_names[::-1], "teacher"), (["Water"], "start_from")):
+        (tmp_path / "metadata.json").write_text(json.dumps({"class_names": names}))
+        match = f"`{argument}` must be .* classes AnnualCrop, .* Received: {file} with {names[0]}"
+        with pytest.raises(ValueError, match=match):
+            fit_small(build_small(parts), parts, **{argument: file})
+    for wrong in (tmp_path, tmp_path / "other.keras"):
+        match = f"`start_from` must be the `model.keras` of a saved model. Received: {wrong}"
+        with pytest.raises(ValueError, match=match):
+            fit_small(build_small(parts), parts, start_from=wrong)
+
+
+def test_of_epochs_that_are_as_good_the_last_is_kept(parts):
+    one = parts[1][:1]  # right or wrong, so epochs are equal
+    model = build_small(parts)
+    history = fit_small(model, (parts[0], one), epochs=6, learning_rate=1e-2)
+    best = history[history.val_accuracy == history.val_accuracy.max()]
+    assert len(best) > 1
+    loss, _ = model.evaluate(pipeline.dataset(one, batch_size=1), verbose=0)
+    assert loss == pytest.approx(best.val_loss.iloc[-1], rel=1e-5)
+    assert loss != pytest.approx(best.val_loss.iloc[0], rel=1e-3)
+
+
+def test_statistics_follow_in_a_training_of_few_batches_too(parts):
+    model = build_small(parts)
+    parts = parts[0], parts[1][:1]  # always as good, so the last epoch is kept
+    fit_small(model, parts, epochs=20, batch_size=len(parts[0]), learning_rate=1e-5)
+    before = keras.Model(model.input, model.get_layer("stem-convolution").output)
+    values = before.predict(parts[0].images, verbose=0)
+    layer = model.get_layer("stem-normalization")
+    np.testing.assert_allclose(layer.moving_mean, values.mean(axis=(0, 1, 2)), atol=0.05)
+    np.testing.assert_allclose(layer.moving_variance, values.var(axis=(0, 1, 2)), rtol=0.05)
+    assert layer.momentum == 0.98
+
+
+def test_model_that_was_trained_outside_of_a_run_begins_none(parts, tmp_path):
+    model = build_small(parts)
+    fit_small(model, parts, epochs=1)
+    with pytest.raises(ValueError, match="`model` was trained by another run"):
+        fit_small(model, parts, epochs=1, checkpoint_dir=tmp_path / "run")
+
+
 def test_training_learns_the_answers_of_a_teacher_which_is_part_of_the_run(parts, tmp_path):
     # A teacher with one answer for everything.
     inputs = keras.Input((64, 64, 3))
@@ -408,6 +453,15 @@ fit = lambda: training.fit(
     model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0,
     cropped=0.5, checkpoint_dir=sys.argv[3],
 )
+try:
+    training.fit(
+        model, train, validation, epochs=4, batch_size=8, learning_rate=3e-3, seed=0,
+        policy="mixed_float16",
+    )
+except ValueError as error:
+    assert "`policy` must be float32" in str(error)
+else:
+    raise AssertionError("float16 is not for several devices")
 history = fit()
 assert np.isfinite(history).all(axis=None), history
 assert all(np.isfinite(weight).all() for weight in model.get_weights())
