@@ -38,16 +38,18 @@ def grad_cam(
     labels = _checked(model, images, labels)
     # What has the channels of the image is no feature: the input, augmentation, normalization.
     channels = model.input_shape[-1]
-    shapes = ((one, getattr(one.output, "shape", ())) for one in model.layers)
-    layers = [one for one, shape in shapes if len(shape) == 4 and shape[-1] != channels]
+    # A network inside, such as a base: its `output` is that of its own graph, not of this one.
+    outputs = {one.name: one._inbound_nodes[-1].output_tensors[0] for one in model.layers}
+    shapes = {name: getattr(output, "shape", ()) for name, output in outputs.items()}
+    layers = [n for n, shape in shapes.items() if len(shape) == 4 and shape[-1] != channels]
     if layer is not None:
-        layers = [one for one in layers if one.name == layer]
+        layers = [name for name in layers if name == layer]
     if not layers:
         raise ValueError(
             "`layer` must name a layer with outputs (N, height, width, channels), such as "
             f"stage3_block1-relu. Received: {layer!r}"
         )
-    network = keras.Model(model.input, [layers[-1].output, model.output])
+    network = keras.Model(model.input, [outputs[layers[-1]], model.output])
 
     @tf.function(reduce_retracing=True)
     def explain(batch: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
@@ -128,7 +130,8 @@ def _checked(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
     ):
         raise ValueError(
             f"`labels` must be one number of a class, 0 to {classes - 1}, for each of the "
-            f"{len(images)} images. Received: {labels.dtype} of shape {labels.shape}"
+            f"{len(images)} images. Received: {labels.dtype} of shape {labels.shape}, "
+            f"{labels.tolist()!r:.60}"
         )
     return labels
 

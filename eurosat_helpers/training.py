@@ -14,18 +14,10 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
-from eurosat_helpers import (
-    board,
-    checkpoint,
-    devices,
-    normalization,
-    pipeline,
-    precision,
-    progress,
-    workers,
-)
+from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
+from eurosat_helpers.normalization import _following
 
 WARMUP = 0.15  # share of the batches over which the learning rate rises
 CROP = 48  # pixels: squares of this side cost 0.6 as much as tiles
@@ -160,7 +152,7 @@ def fit(
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
         log = progress.Epochs(model, validation, run, **sizes)
-    following = normalization._following(model, epochs * steps)
+    following = _following(model, epochs * steps)
     computing = precision.computing_in(policy, *filter(None, (model, network)))
     with strategy.scope(), computing, following, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)

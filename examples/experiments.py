@@ -155,8 +155,13 @@ def same_time(train: data.Tiles, parts: Parts, *, suffix: str, **settings: objec
 
     for name, build in (("mobilenet-scratch", scratch), ("cnn-same-time", lambda: cnn(train))):
         name = f"{name}{suffix}"
-        count = max(1, round(budget / seconds_per_epoch(build, train, parts, **settings)))
-        model, folder = build(), CHECKPOINTS / name
+        folder = CHECKPOINTS / name
+        known = folder / "epochs.txt"  # measured once: another number would be another run
+        if not known.exists():
+            count = max(1, round(budget / seconds_per_epoch(build, train, parts, **settings)))
+            folder.mkdir(parents=True, exist_ok=True)
+            known.write_text(str(count))
+        count, model = int(known.read_text()), build()
         options = {"epochs": count, "seed": SEED, "checkpoint_dir": folder, **settings}
         history = training.fit(model, train, parts.validation, **options)
         record(name, model, history, train, parts)
@@ -186,10 +191,11 @@ def teacher(parts: Parts) -> None:
     30 minutes, after `classifiers`. No smoothed labels: they hide which classes a tile is like
     (Müller et al., arXiv 1906.02629).
     """
-    name = "mobilenet-labels-not-smoothed"
+    name, clean = "mobilenet-labels-not-smoothed", keras.saving.load_model(CLEAN)
+    newest().loc["cnn-90-epochs"]  # both are needed in half an hour
     settings = {"head": 8, "epochs": 14, "fixed_statistics": False}
     fine_tune(name, parts.train, parts, mixup=0.2, label_smoothing=0.0, **settings)
-    members = [keras.saving.load_model(file) for file in (CLEAN, MODELS / f"{name}.keras")]
+    members = [clean, keras.saving.load_model(MODELS / f"{name}.keras")]
     judges = parts.validation
     temperatures = [
         calibration.fit_temperature(judges.labels, logits(member, judges)) for member in members
@@ -429,6 +435,7 @@ PAIRS = (
     ("cnn-oversampled", "cnn-10-epochs"),
     ("cnn-best-of-search", "cnn-10-epochs"),
     ("cnn-two-seeds", "cnn-10-epochs"),
+    ("cnn-two-seeds", "cnn-seed-2"),
     ("cnn-two-bagged", "cnn-10-epochs"),
     ("cnn-two-bagged", "cnn-two-seeds"),
     ("vote", "cnn-90-epochs"),
@@ -445,6 +452,8 @@ def differences(parts: Parts) -> None:  # noqa: ARG001
     """What is better than what? Of the rows that are there; seconds."""
     known = set(newest().index)
     pairs = [pair for pair in PAIRS if {*pair} <= known]
+    if not pairs:
+        sys.exit("The record holds no two runs that are compared: run their experiments first.")
     table = pd.concat([comparison.compare_runs(one, other) for one, other in pairs])
     print(table.round(4).to_string())
 

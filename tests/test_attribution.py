@@ -41,6 +41,17 @@ def test_grad_cam_is_the_share_of_each_pixel_in_the_logit(red_or_blue, halves):
     assert maps.dtype == np.float32
 
 
+def test_grad_cam_sees_what_a_network_inside_sees(red_or_blue, halves):
+    inside = keras.Model(red_or_blue.input, red_or_blue.get_layer("colors").output, name="base")
+    images = keras.Input((64, 64, 3))
+    pooled = layers.GlobalAveragePooling2D()(inside(images * 1.0))
+    nested = keras.Model(images, red_or_blue.get_layer("logits")(pooled))
+    expected = attribution.grad_cam(red_or_blue, halves, np.array([0, 1]))
+    for layer in (None, "base"):
+        maps = attribution.grad_cam(nested, halves, np.array([0, 1]), layer=layer)
+        np.testing.assert_allclose(maps, expected, rtol=1e-5)
+
+
 def test_grad_cam_explains_the_class_that_is_asked_for(red_or_blue, halves):
     red, blue = attribution.grad_cam(red_or_blue, halves[[0, 0]], np.array([0, 1]))
     assert red[:, :32].min() > 0 == red[:, 32:].max()

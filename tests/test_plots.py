@@ -121,10 +121,16 @@ def test_prediction_grid_has_room_for_the_longest_names():
     ("call", "message"),
     [
         (lambda: plots.tile_grid(IMAGES, ["a"]), "`titles` must have 7 entries. Received: 1"),
-        (lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7), "argument 3 is shorter"),
-        (lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7), "argument 2 is longer"),
-        (lambda: plots.prediction_grid(IMAGES, None, NAMES, [1]), "argument 2 is shorter"),
-        (lambda: plots.prediction_grid(IMAGES, ["a"], ["a"], [1]), "`titles` must have 7"),
+        (
+            lambda: plots.prediction_grid(IMAGES, ["a"], NAMES, [1] * 7),
+            "'predictions': 7, 'confidences': 7",
+        ),
+        (
+            lambda: plots.prediction_grid(IMAGES, None, ["a"], [1] * 7),
+            "Received: .*'predictions': 1",
+        ),
+        (lambda: plots.prediction_grid(IMAGES, None, NAMES, [1]), "'confidences': 1, "),
+        (lambda: plots.prediction_grid(IMAGES, ["a"], ["a"], [1]), "'images': 7, 'truth': 1, "),
     ],
 )
 def test_lists_that_do_not_fit_the_images_are_refused(call, message):
@@ -156,6 +162,15 @@ def test_reliability_diagram_leaves_out_empty_bins():
     assert [bar.get_height() for bar in accuracy.patches] == [0.95]
     assert [bar.get_height() for bar in tiles.patches] == [20]
     assert accuracy.lines[1].get_xydata().tolist() == [[0.9, 0.95]]
+
+
+def test_maps_of_a_kind_have_one_scale():
+    maps = {"Grad-CAM, the answer": HEATS[:2], "Grad-CAM, the truth": HEATS[:2] / 4}
+    maps["occlusion, the answer"] = HEATS[:2] / 8
+    figure = plots.explanations(IMAGES[:2], maps, np.full((2, 7), 1 / 7), NAMES, ["a", "b"])
+    limits = [image.get_clim()[1] for axes in figure.axes[:5] for image in axes.images[1:]]
+    most = HEATS[:2].max()
+    assert limits == pytest.approx([most, most, most / 8])
 
 
 def test_explanations_show_tile_maps_and_the_most_likely_classes_of_each_row():

@@ -69,13 +69,19 @@ def compare(
 
 
 def compare_runs(
-    one: str, other: str, *, directory: str | Path = "results", seed: int = 0
+    one: str,
+    other: str,
+    *,
+    source: str | None = None,
+    directory: str | Path = "results",
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Test whether one recorded run is more accurate than another on the same validation tiles.
 
     Args:
         one: A `run` of the table, or a `name` for its newest run.
         other: What to compare it with.
+        source: That of the tiles, where the record holds runs of these names with other tiles too.
         directory: Folder of the record.
         seed: Seed of the bootstrap.
 
@@ -86,8 +92,8 @@ def compare_runs(
         ValueError: If there is no such run, its predictions are missing or damaged, or the runs
             were evaluated on other tiles.
     """
-    names, labels, probabilities = _predictions(one, Path(directory))
-    other_names, other_labels, other_probabilities = _predictions(other, Path(directory))
+    found = (_predictions(run, Path(directory), source) for run in (one, other))
+    (names, labels, probabilities), (other_names, other_labels, other_probabilities) = found
     if differ := set(zip(names, labels, strict=True)) ^ set(
         zip(other_names, other_labels, strict=True)
     ):
@@ -100,9 +106,9 @@ def compare_runs(
     return pd.DataFrame(found, index=[f"{one} - {other}"])
 
 
-def _predictions(run: str, directory: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _predictions(run: str, directory: Path, source: str | None) -> tuple[np.ndarray, ...]:
     """Names, labels and probabilities of a run, in the order of the names."""
-    file = directory / "runs" / f"{runs._find(directory / 'runs.csv', run)['run']}.npz"
+    file = directory / "runs" / f"{runs._find(directory / 'runs.csv', run, source)['run']}.npz"
     try:
         # NumPy leaves a damaged file open that it opened itself.
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:

@@ -31,6 +31,8 @@ def vote_weights(labels: np.ndarray, probabilities: Sequence[np.ndarray]) -> np.
     """
     labels = np.asarray(labels)
     members = [check(labels, member)[1] for member in probabilities]
+    if not members:
+        raise ValueError("`probabilities` must be those of at least one model. Received: none")
     # Of the right class, (N, M). A model that rules it out would make the log loss infinite.
     chances = np.stack([member[range(len(labels)), labels] for member in members], axis=1)
     chances = np.maximum(chances, 1e-12)

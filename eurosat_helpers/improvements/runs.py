@@ -72,7 +72,7 @@ def record(
     if len(set(validation.names)) < len(validation):
         raise ValueError("`validation` must hold each tile once.")
     file = Path(directory) / "runs.csv"
-    needed = [_find(file, run) for run in based_on]
+    needed = [_find(file, run, validation.source) for run in based_on]
     epochs = int(epochs + sum(row["epochs"] for row in needed))
     seconds = float(seconds + sum(row["seconds"] for row in needed))
     if not (epochs >= 1 and 0 < seconds < np.inf):
@@ -186,9 +186,9 @@ def _read(file: Path) -> pd.DataFrame:
     return rows.sort_values("date", kind="stable")
 
 
-def _find(file: Path, run: str) -> pd.Series:
-    """Find a row by its `run`, or the newest by its `name`."""
-    rows = _read(file)
+def _find(file: Path, run: str, source: str | None) -> pd.Series:
+    """Find a row by its `run`, or the newest by its `name`, of these tiles or (None) of any."""
+    rows = _read(file)[lambda rows: (rows["source"] == source) | (source is None)]
     found = rows[rows["run"] == run] if run in set(rows["run"]) else rows[rows["name"] == run]
     if found.empty:
         raise ValueError(f"`{file}` has no run or name {run!r}, but {', '.join(set(rows['name']))}")

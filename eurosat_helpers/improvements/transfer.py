@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import keras
 import pandas as pd
-from keras import layers, ops
+from keras import ops
 
 from eurosat_helpers import models, pipeline, training
 from eurosat_helpers.data import Tiles
@@ -56,8 +56,12 @@ def fit_head(
         in the first with the computation of the features.
 
     Raises:
-        ValueError: If the base is not frozen.
+        ValueError: If the base is not frozen, or an argument is out of range.
     """
+    if min(epochs, batch_size) < 1 or learning_rate < 0 or not 0 <= label_smoothing < 1:
+        ranges = "`epochs`, `batch_size` >= 1, `learning_rate` >= 0 and 0 <= `label_smoothing` < 1"
+        given = epochs, batch_size, learning_rate, label_smoothing
+        raise ValueError(f"It must be {ranges}. Received: {given}.")
     if model.get_layer("base").trainable_weights:
         raise ValueError(
             "`model` must have a frozen base, but the base of this one is trainable: train it with "
@@ -173,18 +177,17 @@ def compare_bases(
 def _adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256) -> None:
     """Set the statistics of batch normalization in the base to their means over batches."""
     base, normalization = model.get_layer("base"), model.get_layer("normalization")
-    momentum = {
-        layer: layer.momentum
-        for layer in models.sublayers(base)
-        if isinstance(layer, layers.BatchNormalization)
-    }
+    inside, names = models.sublayers(base), ("momentum", "rate")  # the latter of dropout: off
+    settings = [(layer, name) for layer in inside for name in names if hasattr(layer, name)]
+    before = [getattr(*setting) for setting in settings]
     some = tiles[:: -(-len(tiles) // 4000)]  # of each class: a mean needs no more
     base.trainable, seen = True, 0  # a frozen layer would keep its statistics
     for images, _ in pipeline.dataset(some, batch_size=batch_size, shuffle_seed=seed):
-        for layer in momentum:  # so that the moving mean is the mean of all batches so far
-            layer.momentum = seen / (seen + len(images))
+        now = {"momentum": seen / (seen + len(images)), "rate": 0}  # the mean of all batches so far
+        for layer, name in settings:
+            setattr(layer, name, now[name])
         base(ops.image.resize(normalization(images), base.input_shape[1:3]), training=True)
         seen += len(images)
-    for layer, before in momentum.items():
-        layer.momentum = before
+    for setting, value in zip(settings, before, strict=True):
+        setattr(*setting, value)
     base.trainable = False

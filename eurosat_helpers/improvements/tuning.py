@@ -175,7 +175,7 @@ def _oracle(
 
 
 def _digest(tiles: Tiles) -> str:
-    digest = hashlib.sha256("\n".join(tiles.names).encode())
+    digest = hashlib.sha256("\n".join(tiles.names).encode(errors="surrogateescape"))
     for array in (tiles.labels, tiles.images):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

@@ -25,12 +25,12 @@ def explanations(
 ) -> Figure:
     """Draw a row per tile: the tile, its maps of attribution over it, its most likely classes.
 
-    The colors of a kind of map mean the same in all rows.
+    The colors of a kind of map mean the same in all rows, and in all columns of its kind.
 
     Args:
         images: Pixels in 0-255, shape `(N, height, width, 3)`.
-        maps: Title of a column -> N maps of shape `(height, width)`, such as
-            `attribution.grad_cam` makes; what is below 0 is drawn as 0.
+        maps: Title of a column, which begins with the kind up to a comma -> N maps of shape
+            `(height, width)`, such as `attribution.grad_cam` makes; what is below 0 is drawn as 0.
         probabilities: Shape `(N, C)`.
         class_names: The C classes.
         titles: One per tile.
@@ -47,8 +47,12 @@ def explanations(
     for row, image, text in zip(axes, images, titles, strict=True):
         row[0].imshow(np.asarray(image).astype("uint8"))
         row[0].set_ylabel(text, fontsize=8)
-    for column, heats in enumerate(maps.values(), start=1):
-        scale = {"vmin": 0, "vmax": max(1e-6, np.max(heats)), "cmap": "inferno"}
+    most = {}  # of each kind
+    for name, heats in maps.items():
+        kind = name.partition(",")[0]
+        most[kind] = max(most.get(kind, 1e-6), np.max(heats))
+    for column, (name, heats) in enumerate(maps.items(), start=1):
+        scale = {"vmin": 0, "vmax": most[name.partition(",")[0]], "cmap": "inferno"}
         for row, image, heat in zip(axes, images, heats, strict=True):
             row[column].imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=255)
             drawn = row[column].imshow(np.maximum(heat, 0), alpha=0.65, **scale)

@@ -71,7 +71,12 @@ def prediction_grid(
         ValueError: If the lengths differ.
     """
     truth = [None] * len(images) if truth is None else truth
-    unfamiliar = [False] * len(predictions) if unfamiliar is None else unfamiliar
+    unfamiliar = [False] * len(images) if unfamiliar is None else unfamiliar
+    given = {"images": images, "truth": truth, "predictions": predictions}
+    given |= {"confidences": confidences, "unfamiliar": unfamiliar}
+    lengths = {name: len(values) for name, values in given.items()}
+    if len({*lengths.values()}) > 1:
+        raise ValueError(f"All must have one entry per tile. Received: {lengths}")
     rows, titles = list(zip(predictions, confidences, truth, unfamiliar, strict=True)), []
     for said, confidence, true, _ in rows:
         # Never rounded up to certainty.

@@ -1,5 +1,6 @@
 """Tests of eurosat_helpers.improvements.comparison."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -105,6 +106,25 @@ def test_runs_are_compared_by_the_name_of_the_tiles(tmp_path):
     found = comparison.compare_runs("small_cnn", "other", directory=tmp_path)
     assert found.index.tolist() == ["small_cnn - other"]
     assert found["difference"].item() == 0
+
+
+def test_newest_run_of_a_name_may_be_that_of_some_tiles_alone(tmp_path):
+    record(tmp_path, name="one"), record(tmp_path, name="other")
+    elsewhere = dataclasses.replace(RUN["validation"], source="other tiles")
+    wrong = 1 - RUN["probabilities"]
+    for name in ("one", "other"):
+        record(tmp_path, name=name, validation=elsewhere, probabilities=wrong)
+    row = record(tmp_path, name="both", based_on=["one"])
+    assert row.startswith("both")
+    found = comparison.compare_runs(
+        "one", "other", source="EuroSAT RGB, and more", directory=tmp_path
+    )
+    expected = comparison.compare(LABELS, RUN["probabilities"], RUN["probabilities"])
+    assert found.accuracy.iloc[0] == expected["accuracy"]
+    found = comparison.compare_runs("one", "other", directory=tmp_path)
+    assert found.accuracy.iloc[0] == pytest.approx(1 - expected["accuracy"])
+    with pytest.raises(ValueError, match="has no run or name 'one'"):
+        comparison.compare_runs("one", "other", source="no tiles", directory=tmp_path)
 
 
 @pytest.mark.parametrize(

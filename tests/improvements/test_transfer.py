@@ -117,6 +117,14 @@ def test_frozen_base_keeps_its_weights_and_statistics_in_training(frozen, parts)
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"label_smoothing": 1}]
+)
+def test_head_alone_refuses_what_is_out_of_range(frozen, parts, wrong):
+    with pytest.raises(ValueError, match=r"`epochs`, `batch_size` >= 1, .* Received: \("):
+        transfer.fit_head(frozen, *parts, seed=0, **{**HEAD, **wrong})
+
+
 def test_head_alone_refuses_a_trainable_base(frozen, parts):
     transfer.unfreeze(frozen)
     with pytest.raises(ValueError, match="`model` must have a frozen base"):

@@ -247,7 +247,8 @@ def test_settings_that_are_not_searched_are_the_defaults_of_the_network():
     table = pd.DataFrame({"learning_rate": [0.01], "val_accuracy": [0.5]})
     network, fit = tuning.best_settings(table)
     defaults = inspect.signature(models.build_cnn).parameters
-    assert network == {name: defaults[name].default for name in network}
+    expected = {name: defaults[name].default for name in network}
+    assert network == {**expected, "blocks": (1, 1, 1, 1)}  # which None means there
     assert fit == {"learning_rate": 0.01}
 
 
