@@ -27,13 +27,11 @@ def fit(
     """Measure how early features are distributed over the training tiles of each class.
 
     The features are the mean activation of each channel, as a square root. A Gaussian is fitted to
-    those of each class, of the tiles as they are and as `RandomAppearance` changes them. The
-    unfamiliarity is the distance from the likeliest one: the square root of its Mahalanobis
-    distance squared (Lee et al., arXiv 1807.03888) plus its log determinant, which is -2 times the
-    log likelihood but for a constant, so that a class that varies much does not take in everything.
-    Each covariance is shrunk towards that of all classes (Friedman 1989, "Regularized Discriminant
-    Analysis"). Early layers see color and texture, by which images that are not tiles differ most;
-    the last layer sees only what tells the classes apart.
+    those of each class, of all tiles as they are and every third one as `RandomAppearance` changes
+    it. The unfamiliarity is the Mahalanobis distance from the nearest one (Lee et al., arXiv
+    1807.03888). Each covariance is shrunk towards that of all classes (Friedman 1989, "Regularized
+    Discriminant Analysis"). Early layers see color and texture, by which images that are not tiles
+    differ most; the last layer sees only what tells the classes apart.
 
     Args:
         model: A functional model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits.
@@ -49,22 +47,21 @@ def fit(
     features = ops.sqrt(ops.concatenate(means, axis=-1))
     tiles = sample(train, min(SAMPLE, len(train)), seed=seed)
     known = keras.Model(model.input, features)
-    rows = [known.predict(x, verbose=0) for x in (tiles.images, _changed(tiles, seed))]
-    rows, labels = np.concatenate(rows).astype("float64"), np.tile(tiles.labels, 2)
+    parts = tiles.images, _changed(tiles[::3], seed)
+    rows = np.concatenate([known.predict(x, verbose=0) for x in parts]).astype("float64")
+    labels = np.concatenate([tiles.labels, tiles.labels[::3]])
     deviation, size = rows.std(axis=0) + 1e-6, rows.shape[1]
     groups = [rows[labels == label] / deviation for label in np.unique(labels)]
     inside = np.concatenate([group - group.mean(axis=0) for group in groups])
-    kernel = np.zeros((size, len(groups), size + 1))  # of each class, and one that is constant
-    bias = np.zeros((len(groups), size + 1))
+    kernel, bias = np.zeros((size, len(groups), size)), np.zeros((len(groups), size))
     for number, group in enumerate(groups):
-        own, shared = np.cov(group, rowvar=False), SHARED * np.cov(inside, rowvar=False)
-        covariance = (len(group) * own + shared) / (len(group) + SHARED)
+        # Divided by their number, so that a class of a single tile has one too: none.
+        own, shared = (np.cov(x, rowvar=False, bias=True) for x in (group, inside))
+        covariance = (len(group) * own + SHARED * shared) / (len(group) + SHARED)
         # A little of the identity keeps a channel that is always 0 from deciding alone.
         factor = np.linalg.cholesky(covariance + 1e-2 * np.eye(size))
-        kernel[:, number, :size] = np.linalg.inv(factor).T
-        bias[number, :size] = -group.mean(axis=0) @ kernel[:, number, :size]
-        bias[number, size] = 2 * np.log(np.diag(factor)).sum()
-    bias[:, size] = np.sqrt(bias[:, size] - bias[:, size].min())
+        kernel[:, number] = np.linalg.inv(factor).T
+        bias[number] = -group.mean(axis=0) @ kernel[:, number]
     whitened = keras_layers.Dense(bias.size, name="unfamiliarity-whitening")
     by_class = ops.reshape(whitened(features), (-1, *bias.shape))
     distance = ops.min(ops.norm(by_class, axis=-1), axis=-1)
