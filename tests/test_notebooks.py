@@ -164,7 +164,7 @@ def test_look_closer_runs_with_the_shipped_model(real_tiles, tmp_path):
         command, cwd=PROJECT / "examples", env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(figures(nbformat.read(tmp_path / "out.ipynb", as_version=4))) == 4
+    assert len(figures(nbformat.read(tmp_path / "out.ipynb", as_version=4))) == 5
 
 
 def test_every_title_in_the_notebooks_names_the_source_of_the_tiles(committed):
