@@ -45,12 +45,10 @@ def in_keras() -> Callable[[], object]:
     return lambda: model.train_function(batches)
 
 
-def in_pytorch(*, compiled: bool) -> Callable[[], object]:
+def in_pytorch(*, compiled: bool, half: bool) -> Callable[[], object]:
     """Return a function that trains the same network for one step in PyTorch."""
-    import torch
+    import torch  # and not TensorFlow: together they may crash
     from torch import nn
-
-    from eurosat_helpers import devices
 
     def convolve(inside: int, outside: int, size: int, **options: int) -> nn.Module:
         convolution = nn.Conv2d(inside, outside, size, bias=False, **options)
@@ -81,7 +79,6 @@ def in_pytorch(*, compiled: bool) -> Callable[[], object]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.05, fused=True)
     loss_function = nn.CrossEntropyLoss(label_smoothing=0.1)
     forward = torch.compile(model) if compiled else model
-    half = devices.precision() == "mixed_bfloat16"
 
     def step() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
@@ -93,10 +90,12 @@ def in_pytorch(*, compiled: bool) -> Callable[[], object]:
     return step
 
 
-def measure(kind: str) -> None:
+def measure(kind: str, *, half: bool) -> None:
     """Print the tiles per second of one kind."""
-    makers = (in_keras, lambda: in_pytorch(compiled=False), lambda: in_pytorch(compiled=True))
-    step = dict(zip(KINDS, makers, strict=True))[kind]()
+    if kind == "Keras":
+        step = in_keras()
+    else:
+        step = in_pytorch(compiled=kind == "PyTorch compiled", half=half)
     for _ in range(10):
         step()
     started = time.perf_counter()
@@ -107,10 +106,15 @@ def measure(kind: str) -> None:
 
 def main() -> None:
     """Print a table of tiles per second."""
+    from eurosat_helpers import devices
+
+    half = devices.precision() == "mixed_bfloat16"
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(TURNS):
         for kind in KINDS:
-            command = f"from tests.benchmarks import pytorch; pytorch.measure({kind!r})"
+            command = (
+                f"from tests.benchmarks import pytorch; pytorch.measure({kind!r}, half={half})"
+            )
             run = subprocess.run(
                 [sys.executable, "-c", command], cwd=PROJECT, capture_output=True, text=True
             )
