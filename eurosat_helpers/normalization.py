@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import keras
 import tensorflow as tf
 from keras import layers
@@ -57,18 +54,3 @@ class FusedBatchNormalization(layers.BatchNormalization):
             self.moving_mean.assign(mean * keep + batch_mean * (1 - keep))
             self.moving_variance.assign(variance * keep + batch_variance * (1 - keep))
         return normalized
-
-
-@contextlib.contextmanager
-def _following(model: keras.Model, steps: int) -> Iterator[None]:
-    """Let moving statistics follow within a fifth of a training of few `steps`, for a while."""
-    layers = [one for one in model._flatten_layers() if isinstance(one, FusedBatchNormalization)]
-    before = [layer.momentum for layer in layers]
-    try:
-        for layer in layers:
-            if layer.momentum < 1:  # else they are to stay as they are
-                layer.momentum = min(layer.momentum, max(0.0, 1 - 5 / steps))
-        yield
-    finally:
-        for layer, momentum in zip(layers, before, strict=True):
-            layer.momentum = momentum

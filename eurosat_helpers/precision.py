@@ -1,4 +1,4 @@
-"""Training in half precision, where that is fast (`devices.precision` says where)."""
+"""What layers do otherwise while they are trained: half precision, statistics that follow."""
 
 from __future__ import annotations
 
@@ -35,3 +35,19 @@ def computing_in(policy: str, model: keras.Model, *others: keras.Model) -> Itera
             network.input_spec = spec
         for layer, was in zip(layers, before, strict=True):
             layer.dtype_policy = was
+
+
+@contextlib.contextmanager
+def _following(model: keras.Model, steps: int) -> Iterator[None]:
+    """Let moving statistics follow within a fifth of a training of few `steps`, for a while."""
+    parts = models.sublayers(model)
+    layers = [part for part in parts if isinstance(part, FusedBatchNormalization)]
+    before = [layer.momentum for layer in layers]
+    try:
+        for layer in layers:
+            if layer.momentum < 1:  # else they are to stay as they are
+                layer.momentum = min(layer.momentum, max(0.0, 1 - 5 / steps))
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum

@@ -17,7 +17,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
-from eurosat_helpers.normalization import _following
 
 WARMUP = 0.15  # share of the batches over which the learning rate rises
 CROP = 48  # pixels: squares of this side cost 0.6 as much as tiles
@@ -141,7 +140,8 @@ def fit(
     run, strategy = None, model.distribute_strategy
     if policy == "mixed_float16" and workers.count() * strategy.num_replicas_in_sync > 1:
         # Keras looks for an overflow on one of them alone.
-        raise ValueError("`policy` must be float32 or mixed_bfloat16 on several. Received: float16")
+        allowed = "`policy` must be float32 or mixed_bfloat16 with several devices or workers"
+        raise ValueError(f"{allowed}. Received: {policy}")
     if checkpoint_dir is not None:
         settings |= {"class_weight": class_weight and sorted(class_weight.items())}
         settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
@@ -152,7 +152,7 @@ def fit(
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
         log = progress.Epochs(model, validation, run, **sizes)
-    following = _following(model, epochs * steps)
+    following = precision._following(model, epochs * steps)
     computing = precision.computing_in(policy, *filter(None, (model, network)))
     with strategy.scope(), computing, following, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)

@@ -61,7 +61,7 @@ def fit_head(
     if min(epochs, batch_size) < 1 or learning_rate < 0 or not 0 <= label_smoothing < 1:
         ranges = "`epochs`, `batch_size` >= 1, `learning_rate` >= 0 and 0 <= `label_smoothing` < 1"
         given = epochs, batch_size, learning_rate, label_smoothing
-        raise ValueError(f"It must be {ranges}. Received: {given}.")
+        raise ValueError(f"Arguments must be in range: {ranges}. Received: {given}.")
     if model.get_layer("base").trainable_weights:
         raise ValueError(
             "`model` must have a frozen base, but the base of this one is trainable: train it with "
