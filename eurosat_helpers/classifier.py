@@ -117,9 +117,9 @@ class Classifier:
             "TensorFlow": about["versions"]["tensorflow"],
             "date": about["date"],
         }
-        if elsewhere := about["scores"].get("new_places"):  # of a model trained apart from them
+        if elsewhere := about["scores"].get("new_places"):  # of a model trained without them
             places = f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
-            facts["new places, trained apart"] = places
+            facts["new places, another model"] = places
         corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
         if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
             facts["accuracy on changed tiles"] = f"{np.mean(rows):.2%}, mean of {len(rows)} changes"

@@ -59,9 +59,12 @@ class Explorer(widgets.VBox):
 
     def __init__(self, classifier: Classifier, tiles: Tiles, *, seed: int = 0) -> None:
         self.classifier, self.tiles, self.seed = classifier, tiles, seed
-        self.probabilities = classifier.predict(tiles.images)
+        answers = classifier.serve(tiles.images)
+        self.probabilities, metadata = answers["probabilities"], classifier.metadata
+        most = metadata["unfamiliarity_threshold"]["threshold"]
+        self.unfamiliar = answers["unfamiliarity"] > most
         self.wrong = self.probabilities.argmax(axis=1) != tiles.labels
-        limit = classifier.metadata["confidence_threshold"]["threshold"]
+        limit = metadata["confidence_threshold"]["threshold"]
         self.which = widgets.Dropdown(options=[EVERY, *classifier.class_names], description="draw")
         self.mistakes = widgets.Checkbox(value=True, description="mistakes only")
         scale = {"min": 0, "max": max(1, limit), "step": 0.005, "readout_format": ".3f"}
@@ -106,18 +109,21 @@ class Explorer(widgets.VBox):
 
     def _mark(self) -> None:
         rows = self.probabilities[self.places]
-        sure, wrong = rows.max(axis=1, initial=0) >= self.threshold.value, self.wrong[self.places]
-        for cell, row, is_sure, is_wrong in zip(self.grid.children, rows, sure, wrong, strict=True):
+        marks = rows.max(axis=1, initial=0) >= self.threshold.value, self.wrong[self.places]
+        marks = *marks, self.unfamiliar[self.places]
+        for cell, row, is_sure, is_wrong, is_unfamiliar in zip(
+            self.grid.children, rows, *marks, strict=True
+        ):
             label, button = self.classifier.class_names[row.argmax()], cell.children[1]
-            sign = ("✗" if is_wrong else "✓") + ("" if is_sure else " ?")
+            sign = ("✗" if is_wrong else "✓") + " ?" * (not is_sure) + " !" * bool(is_unfamiliar)
             button.description, button.tooltip = f"{sign} {label}", f"{label} {row.max():.1%}"
             button.style.button_color = UNSURE if not is_sure else WRONG if is_wrong else SURE
         above = self.probabilities.max(axis=1) >= self.threshold.value
         right = f"{(~self.wrong[above]).mean():.2%}" if above.any() else "none"
         self.sentence.value = (
-            f"{len(self.places)} tiles: ✓ right, ✗ wrong, ? unsure. Of all {len(self.tiles):,} "
-            f"tiles {above.mean():.1%} are sure, of which {right} are right. "
-            "Click a name to see why."
+            f"{len(self.places)} tiles: ✓ right, ✗ wrong, ? unsure, ! unfamiliar. "
+            f"Of all {len(self.tiles):,} tiles {above.mean():.1%} are sure, of which {right} "
+            "are right. Click a name to see why."
         )
 
     def _explain(self, place: int) -> None:
@@ -155,13 +161,15 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **options: object) -> dict:
         bundle = super()._repr_mimebundle_(**options)
         data, *metadata = bundle if isinstance(bundle, tuple) else (bundle,)
+        name = self.classifier.directory.name
         figure = plots.prediction_grid(
             self.tiles.images[self.places],
             self.tiles.truth[self.places],
             [self.classifier.class_names[row.argmax()] for row in self.probabilities[self.places]],
             self.probabilities[self.places].max(axis=1, initial=0),
             threshold=self.threshold.value,
-            title=f"Some mistakes on {len(self.tiles):,} tiles, {self.tiles.source}",
+            unfamiliar=self.unfamiliar[self.places],
+            title=f"Some mistakes of {name} on {len(self.tiles):,} tiles, {self.tiles.source}",
         )
         data = {**data, "image/png": _png(figure)}
         return (data, *metadata) if metadata else data

@@ -456,11 +456,11 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
     assert facts["95% interval"] == "98.00% to 99.00%"
     assert facts["training"] == "3 epochs, 1.5 minutes"
     assert facts.str.len().max() <= 50  # where pandas would cut them
-    assert "new places, trained apart" not in facts
+    assert "new places, another model" not in facts
     scores = classifier.metadata["scores"] | {"new_places": {"accuracy": 0.92, "tiles": 5400}}
     metadata = classifier.metadata | {"scores": scores}
     facts = dataclasses.replace(classifier, metadata=metadata).card()["my_model"]
-    assert facts["new places, trained apart"] == "92.00% of 5,400 tiles"
+    assert facts["new places, another model"] == "92.00% of 5,400 tiles"
 
 
 def test_save_results_writes_table_and_picture(tmp_path):

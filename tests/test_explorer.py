@@ -73,6 +73,15 @@ def test_threshold_that_nothing_reaches_leaves_all_unsure(classifier, demo_tiles
     assert "0.0% are sure" in explorer.Explorer(unsure, demo_tiles[:50]).sentence.value
 
 
+def test_unfamiliar_tiles_are_marked(classifier, demo_tiles):
+    strict = {"unfamiliarity_threshold": {"threshold": -1.0}}
+    marked = dataclasses.replace(classifier, metadata=classifier.metadata | strict)
+    assert all("!" in text for text in shown(explorer.Explorer(marked, demo_tiles[:50])))
+    lenient = {"unfamiliarity_threshold": {"threshold": np.inf}}
+    unmarked = dataclasses.replace(classifier, metadata=classifier.metadata | lenient)
+    assert not any("!" in text for text in shown(explorer.Explorer(unmarked, demo_tiles[:50])))
+
+
 def test_click_explains_a_tile_and_the_next_draw_removes_it(panel):
     panel.grid.children[0].children[1].click()
     (picture,) = panel.detail.children

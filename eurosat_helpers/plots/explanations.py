@@ -12,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from eurosat_helpers.plots.style import BLUE, STYLE, WIDTH
 
 SHOWN = 3  # classes of a row
+UNITS = {"Grad-CAM": "part of the logit", "occlusion": "fall of the log-odds"}
 
 
 def explanations(
@@ -59,6 +60,7 @@ def explanations(
         axes[0][column].set_title(names[column], fontsize=9)
         bar = figure.colorbar(drawn, cax=bars[column], orientation="horizontal")
         bar.ax.tick_params(labelsize=8)
+        bar.set_label(UNITS.get(name.partition(",")[0], ""), fontsize=8)
     for bar in (bars[0], bars[-1]):
         bar.set_axis_off()
     for row, shares in zip(axes, probabilities, strict=True):

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import rasterio
+from matplotlib.ticker import LogLocator
 from rasterio.windows import Window
 
 from eurosat_helpers import artifact, scenes
@@ -77,7 +78,9 @@ def draw(table: pd.DataFrame) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     sizes, strides = table[table.stride == 64], table[table.side == SIDES[0]]
     left.set(title="stride 64", xlabel="million pixels", ylabel="seconds")
-    right.set(title=f"{SIDES[0]:,} x {SIDES[0]:,} pixels", xlabel="stride, pixels")
+    right.set(
+        title=f"{SIDES[0]:,} x {SIDES[0]:,} pixels", xlabel="stride, pixels", ylabel="seconds"
+    )
     for chart, x, seconds, power, law in (
         (left, sizes.side**2 / 1e6, sizes.seconds, 1, "pixels"),
         (right, strides.stride, strides.seconds, -2, "1 / stride²"),
@@ -88,6 +91,7 @@ def draw(table: pd.DataFrame) -> None:
         chart.loglog(x, line, "--", color="#666666", label=f"proportional to {law}")
         chart.set_xticks(x, [f"{value:.3g}" for value in x], minor=False)
         chart.minorticks_off()
+        chart.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         chart.yaxis.set_major_formatter("{x:g}")
         chart.legend(frameon=False, fontsize=8)
         chart.grid(alpha=0.25)
