@@ -64,6 +64,7 @@ def test_vote_weights_survive_models_that_rule_out_the_truth():
         ([0, 1], [ONE, OTHER[:1]], "`labels` must be 1 integers"),
         ([0, 1], [ONE, 3 * OTHER], "for logits use `softmax`"),
         ([0, 1], [ONE, OTHER * np.nan], "Received: minimum nan"),
+        ([0, 1], [], "at least one model. Received: none"),
     ],
 )
 def test_vote_weights_refuse_what_does_not_fit(labels, members, message):

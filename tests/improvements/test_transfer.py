@@ -93,6 +93,21 @@ def test_adapted_base_has_the_statistics_of_the_tiles_and_stays_frozen(frozen, p
     assert layer.momentum == 0.7  # as it was before
 
 
+def test_dropout_of_the_base_does_not_change_its_statistics(parts):
+    inputs = keras.Input((96, 96, 3))
+    dropout = layers.Dropout(0.9, seed=0, name="dropout")
+    x = layers.BatchNormalization(name="statistics", momentum=0.5)(dropout(inputs))
+    base, pixels = keras.Model(inputs, x, name="base"), keras.Input((64, 64, 3))
+    normalization = layers.Normalization(mean=[0] * 3, variance=[1] * 3, name="normalization")
+    enlarged = keras.ops.image.resize(normalization(pixels), (96, 96))
+    model, tiles = keras.Model(pixels, base(enlarged)), parts[0][:20]
+    transfer._adapt(model, tiles, seed=0)
+    found = base.get_layer("statistics").moving_variance
+    large = keras.ops.image.resize(tiles.images.astype("float32"), (96, 96)).numpy()
+    np.testing.assert_allclose(found, large.var(axis=(0, 1, 2)), rtol=1e-3)
+    assert dropout.rate == 0.9
+
+
 @pytest.mark.parametrize("fixed", [True, False])
 def test_unfrozen_base_learns_with_its_own_statistics_or_those_of_the_tiles(
     frozen, parts, tmp_path, fixed

@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 
 import keras_tuner
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import PROJECT
@@ -134,6 +135,13 @@ def test_other_settings_tiles_or_pixels_are_another_search(again, parts, monkeyp
     assert sum(name.startswith("grid-") for name in folders) == 1
     again()
     assert {path.name for path in again.folder.parent.iterdir()} == folders
+
+
+def test_names_of_files_need_not_be_text(parts):
+    tiles = parts[1]
+    names = [os.fsdecode(f"Forest/caf\xe9_{place}.jpg".encode("latin-1")) for place in range(3)]
+    tiles = replace(tiles[:3], names=np.array(names))
+    assert tuning._digest(tiles) != tuning._digest(replace(tiles, names=np.array(names[::-1])))
 
 
 def test_bad_options_are_named_and_make_no_folder(again, tmp_path):
