@@ -134,7 +134,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[np.ndarray, Generator, float], np.ndarray
     "contrast": (lambda x, _, f: _contrast(x, f), (0.85, 0.7, 0.5)),
     "gamma": (_gamma, (1.1, 1.25, 1.5)),
     "saturation": (lambda x, _, f: _saturation(x, f), (0.8, 0.6, 0.3)),
-    "colour cast": (lambda x, r, s: x * (1 + s * _signs(r, x, 3)), (0.03, 0.06, 0.1)),
+    "color cast": (lambda x, r, s: x * (1 + s * _signs(r, x, 3)), (0.03, 0.06, 0.1)),
     # air: share of a clear atmosphere's path reflectance, opacity, depth
     "haze added": (lambda x, _, s: x + s * _AIR, (0.2, 0.4, 0.6)),
     "haze removed": (lambda x, _, s: x - s * _AIR, (0.33, 0.67, 1.0)),
