@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -112,13 +113,16 @@ def dataset(
         weights *= tf.cast(padded / size, tf.float32)
         return images, labels, tf.where(position < size, weights, 0)
 
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread is waited for at the end, for up to a minute
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(order)
         .apply(tf.data.experimental.assert_cardinality(len(epochs) * steps))
         .enumerate(epochs.start * steps)
-        .map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(batch, num_parallel_calls=os.cpu_count(), deterministic=True)
         .prefetch(2)
+        .with_options(options)
     )
 
 

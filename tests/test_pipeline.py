@@ -169,6 +169,10 @@ def test_channel_statistics_of_the_real_tiles(real_tiles):
     np.testing.assert_allclose(np.sqrt(variance), [52, 35, 29.6], atol=1)
 
 
+def test_nothing_is_tuned_by_a_thread_that_is_waited_for(demo_tiles):
+    assert not pipeline.dataset(demo_tiles, batch_size=8).options().autotune.enabled
+
+
 def test_teacher_sees_blended_tiles_before_they_are_saved_again(demo_tiles):
     def teacher(images):
         # Meanwhile the tiles are saved again; a function of NumPy could change them in place.
