@@ -16,7 +16,10 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         "TensorFlow has no wheel for Python {}.{}: install uv and run `uv run --python 3.13 "
         "install.py`, or use another Python from 3.10 to 3.13.".format(*sys.version_info)
     )
-venv.create(PROJECT / ".venv", with_pip=True, symlinks=os.name != "nt")
 python = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+# One that another Python made, which may be gone by now, is made again.
+check = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+fits = python.exists() and subprocess.run([python, "-c", check], check=False).returncode == 0
+venv.create(PROJECT / ".venv", with_pip=True, symlinks=os.name != "nt", clear=not fits)
 command = [python, "-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
 sys.exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)

@@ -13,8 +13,7 @@ import io
 import json
 import platform
 import shlex
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -22,7 +21,6 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import yaml
-from filelock import FileLock
 from matplotlib.figure import Figure
 
 from eurosat_helpers import devices, export, files, record
@@ -97,7 +95,7 @@ def save(
     record.check(metadata, test.names)
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _held(directory) as (new, old):
+    with files._held(directory) as (new, old):
         record.check_replaceable(directory)
         try:
             export.write(model, new, detector, test.class_names, temperature)
@@ -140,15 +138,17 @@ def load(
         if tiles is None:
             raise ValueError("`directory` or `tiles` must be given. Received: None for both")
         for old in Path(root).glob(".*.replaced"):  # left by a process that was killed
-            with contextlib.suppress(OSError), _held(old.with_name(old.stem[1:])):
+            with contextlib.suppress(OSError), files._held(old.with_name(old.stem[1:])):
                 pass
         models = sorted(file.parent for file in Path(root).glob("[!.]*/metadata.json"))
         directory = record.choose(models, tiles)
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # in a read-only folder nobody replaces the model
-            directory.parent.stat()  # the lock would make a folder that is missing
-            stack.enter_context(_held(directory))
+        place = directory.resolve()  # a link is replaced where it leads to
+        left = place.with_name(f".{place.name}.replaced")
+        if place.exists() or left.exists():  # else the lock would stay beside nothing
+            with contextlib.suppress(OSError):  # in a read-only folder
+                stack.enter_context(files._held(place))
         metadata, test_names = record.read(directory)
         if tiles is not None:
             record.choose([directory], tiles)
@@ -162,6 +162,8 @@ def load(
                 f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy "
                 f"it again or run training.ipynb to save it again. {error}"
             ) from error
+        if record.read(directory) != (metadata, test_names):
+            raise ValueError(f"`{directory}` was replaced while it was read: load it again")
     return Classifier(directory, metadata, test_names, served)
 
 
@@ -175,26 +177,7 @@ def save_results(
     """
     csv, png = Path(directory) / "predictions.csv", Path(directory) / "predictions.png"
     figure.savefig(picture := io.BytesIO(), dpi=150)
+    text = table.to_csv(index=False, float_format="%.6f")
+    files.write(csv, text.encode(errors="surrogateescape"))  # names of files may be any bytes
     files.write(png, picture.getbuffer())
-    files.write(csv, table.to_csv(index=False, float_format="%.6f").encode())
     return csv, png
-
-
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[tuple[Path, Path]]:
-    """Hold the lock of a folder, and yield places beside it for the new and the replaced one."""
-    kinds = ("saving", "replaced", "lock")
-    new, old, lock = (directory.with_name(f".{directory.name}.{kind}") for kind in kinds)
-
-    def undo() -> None:
-        if old.exists() and not directory.exists():
-            old.rename(directory)
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
-
-    with FileLock(lock):
-        undo()  # what a process that was killed left half done
-        try:
-            yield new, old
-        finally:
-            undo()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import numpy as np
 
 from eurosat_helpers import files
 from eurosat_helpers.data import Tiles
+
+FORMAT = 2  # of the file; another one is another run
 
 
 class Run:
@@ -36,7 +39,8 @@ class Run:
         validation: Tiles,
         settings: dict[str, object],
     ) -> None:
-        text = json.dumps([_architecture(model), settings, keras.__version__], default=str)
+        known = [FORMAT, _architecture(model), settings, keras.__version__]
+        text = json.dumps(known, default=str)
         digest = hashlib.sha256(text.encode())
         for tiles in (train, validation):
             digest.update("\n".join(tiles.names).encode(errors="surrogateescape"))
@@ -52,6 +56,7 @@ class Run:
         """Write history, model, optimizer and best weights: the complete file or nothing."""
         arrays = map(keras.ops.convert_to_numpy, (*self._variables(), *best))
         np.savez(packed := io.BytesIO(), *arrays, rows=rows)  # the first in the file
+        packed.write(zlib.crc32(packed.getbuffer()).to_bytes(4, "big"))
         files.write(self.file, packed.getbuffer())
 
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -62,7 +67,11 @@ class Run:
         """
         variables = self._variables()
         try:
-            with np.load(io.BytesIO(self.file.read_bytes()), allow_pickle=False) as packed:
+            content = self.file.read_bytes()
+            # Those of the zip format do not cover all that NumPy reads.
+            if zlib.crc32(content[:-4]).to_bytes(4, "big") != content[-4:]:
+                raise ValueError("its checksum is wrong")
+            with np.load(io.BytesIO(content[:-4]), allow_pickle=False) as packed:
                 rows, *arrays = (packed[key] for key in packed.files)
             state, best = arrays[: len(variables)], arrays[len(variables) :]
             if [array.shape for array in state] != [tuple(one.shape) for one in variables]:
@@ -79,16 +88,16 @@ class Run:
         return [*self.model.variables, *self.model.optimizer.variables]
 
 
-def _read_network(
-    argument: str, file: str | os.PathLike[str], model: keras.Model, class_names: Sequence[str]
-) -> keras.Model:
-    """Read the `model.keras` of a saved model, for its weights ("start_from") or its answers.
+def _read_weights(
+    file: str | os.PathLike[str], model: keras.Model, class_names: Sequence[str]
+) -> list[np.ndarray]:
+    """Read the weights in the `model.keras` of a saved model, to start from.
 
     Raises:
         ValueError: If it cannot be read, or does not fit `model` and the classes.
     """
     about = Path(file).with_name("metadata.json")
-    fits = f"`{argument}` must be the `model.keras` of a saved model"
+    fits = "`start_from` must be the `model.keras` of a saved model"
     try:
         network = keras.saving.load_model(file, compile=False)
         names = json.loads(about.read_text("utf-8"))["class_names"] if about.exists() else None
@@ -97,13 +106,11 @@ def _read_network(
     if names not in (None, list(class_names)):
         received = f"Received: {file} with {', '.join(names)}"
         raise ValueError(f"{fits} with the classes {', '.join(class_names)}. {received}.")
-    parts = "weights" if argument == "start_from" else "outputs"
-    shapes = [[part.shape for part in getattr(one, parts)] for one in (model, network)]
-    if shapes[0] != shapes[1]:
+    if [one.shape for one in model.weights] != [one.shape for one in network.weights]:
         sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
-        fits = f"`{argument}` must be a `model.keras` with the {parts} of `model` {sizes[0]}"
+        fits = f"`start_from` must be a `model.keras` with the weights of `model` {sizes[0]}"
         raise ValueError(f"{fits}. Received: {file} {sizes[1]}.")
-    return network
+    return network.get_weights()
 
 
 def _architecture(model: keras.Model) -> str:

@@ -56,6 +56,8 @@ class Classifier:
         """
         images = np.asarray(images)
         _check_images(images)
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         rows = [self.served.serve(tf.cast(batch, tf.float32)) for batch in batches]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -129,6 +131,8 @@ class Classifier:
 def _describe(encoded: bytes) -> str:
     if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10":
         return "PNG of 16 bits per value, not 8"
+    if encoded[:4] == b"\x89PNG" and encoded[25:26] in (b"\4", b"\6"):
+        return "PNG with transparency"
     with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
         # Reads the header only: a small file may claim gigabytes of pixels.
         image = PIL.Image.open(io.BytesIO(encoded))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -17,15 +16,14 @@ FLOAT16_UNITS = (7, 0)  # compute capability of the first NVIDIA chips that have
 CPUINFO = Path("/proc/cpuinfo")  # Linux only (WSL 2 is one)
 
 
-def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
-    """Seed every random generator, choose the devices to train on and print them in one line.
+def set_up(*, seed: int) -> tf.distribute.Strategy:
+    """Seed every random generator, take all GPUs, or the CPU, and print them in one line.
 
-    Where TF_CONFIG names several workers, they are connected, and each must have one device.
+    CUDA_VISIBLE_DEVICES="0,2" leaves out other GPUs, and CUDA_VISIBLE_DEVICES="" all of them. Where
+    TF_CONFIG names several workers, they are connected, and each must have one device.
 
     Args:
         seed: Seed of Python, NumPy and TensorFlow.
-        devices: GPUs that share each batch, such as `["GPU:0", "GPU:2"]`; `None` means every GPU,
-            or the CPU. (To leave out all GPUs, set CUDA_VISIBLE_DEVICES to nothing.)
 
     Returns:
         The strategy under whose `scope()` the model must be built.
@@ -34,11 +32,10 @@ def set_up(*, seed: int, devices: Sequence[str] | None = None) -> tf.distribute.
     # Else GPUs round float32 products to 10 bits, too few for `muon` and for saved numbers.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     keras.utils.set_random_seed(seed)
-    if devices is None and len(_gpus()) > 1:
-        devices = [f"GPU:{number}" for number in range(len(_gpus()))]
     print(f"Training on {hardware()}, {precision().replace('_', ' ')}")
-    # The default strategy takes the GPU if there is one.
-    return tf.distribute.MirroredStrategy(devices) if devices else tf.distribute.get_strategy()
+    if len(_gpus()) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()  # the default one takes the GPU if there is one
 
 
 def hardware() -> str:

@@ -139,13 +139,15 @@ def _decode_all(encoded: tf.Tensor) -> tf.Tensor:
 
 def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The header first: a small file may claim gigabytes of pixels.
-    padded = tf.strings.join([encoded, bytes(25)])
+    padded = tf.strings.join([encoded, bytes(26)])
     png = tf.strings.substr(padded, 0, 8) == b"\x89PNG\r\n\x1a\n"
     # Width and height of a PNG image: two big-endian integers.
     size = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
     shape = tf.cond(png, lambda: size[::-1], lambda: tf.image.extract_jpeg_shape(encoded)[:2])
-    deep = png & (tf.strings.substr(padded, 24, 1) == b"\x10")  # 16 bits would be cut to 8
-    header = tf.concat([shape, [tf.cast(deep, tf.int32)]], axis=0)
+    # 16 bits would be cut to 8, and what is transparent has pixels that nobody sees.
+    bits, kind = (tf.strings.substr(padded, place, 1) for place in (24, 25))
+    other = png & ((bits == b"\x10") | (kind == b"\4") | (kind == b"\6"))
+    header = tf.concat([shape, [tf.cast(other, tf.int32)]], axis=0)
     with tf.control_dependencies([tf.debugging.assert_equal(header, (*IMAGE_SHAPE[:2], 0))]):
         # Reads PNG too. The accurate transform gives the pixels that other decoders give.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")

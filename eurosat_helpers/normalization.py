@@ -28,6 +28,9 @@ class FusedBatchNormalization(layers.BatchNormalization):
         self, momentum: float = 0.98, *, fixed_statistics: bool = False, **options: object
     ) -> None:
         super().__init__(momentum=momentum, **options)
+        if self.axis not in (-1, 3) or self.synchronized:
+            received = f"Received: axis={self.axis}, synchronized={self.synchronized}"
+            raise ValueError(f"`axis` must be the last one, and `synchronized` False. {received}")
         self.fixed_statistics = fixed_statistics
         self.autocast = False  # scale, shift and statistics stay float32
 

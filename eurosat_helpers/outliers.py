@@ -50,7 +50,8 @@ def fit(
     parts = tiles.images, _changed(tiles[::3], seed)
     rows = np.concatenate([known.predict(x, verbose=0) for x in parts]).astype("float64")
     labels = np.concatenate([tiles.labels, tiles.labels[::3]])
-    deviation, size = rows.std(axis=0) + 1e-6, rows.shape[1]
+    deviation, size = rows.std(axis=0), rows.shape[1]
+    deviation[deviation < 1e-4] = 1  # a channel that is the same for all tiles decides nothing
     groups = [rows[labels == label] / deviation for label in np.unique(labels)]
     inside = np.concatenate([group - group.mean(axis=0) for group in groups])
     kernel, bias = np.zeros((size, len(groups), size)), np.zeros((len(groups), size))
@@ -58,7 +59,7 @@ def fit(
         # Divided by their number, so that a class of a single tile has one too: none.
         own, shared = (np.cov(x, rowvar=False, bias=True) for x in (group, inside))
         covariance = (len(group) * own + SHARED * shared) / (len(group) + SHARED)
-        # A little of the identity keeps a channel that is always 0 from deciding alone.
+        # A little of the identity keeps a direction that hardly varies from deciding alone.
         factor = np.linalg.cholesky(covariance + 1e-2 * np.eye(size))
         kernel[:, number] = np.linalg.inv(factor).T
         bias[number] = -group.mean(axis=0) @ kernel[:, number]

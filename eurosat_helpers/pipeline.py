@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,6 @@ def dataset(
     mixup: float = 0.0,
     compressed: float = 0.0,
     side: int | None = None,
-    teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
     worker: tuple[int, int] = (0, 1),
@@ -45,8 +44,6 @@ def dataset(
         compressed: Share of the tiles that are saved once more, as JPEG with full or halved color
             resolution or as WebP, with a quality of 30 to 96. No layer does that.
         side: Pixels of a random square of each tile that takes its place; `None` takes the tile.
-        teacher: From images to the probabilities that replace their labels (distillation: Hinton et
-            al., arXiv 1503.02531). It gets blended tiles, but none that is saved once more.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
             the mean of those of its classes, in the proportions of its label.
         replicas: Devices that share each batch. Repeated tiles of weight 0 fill up a batch that
@@ -100,8 +97,6 @@ def dataset(
         images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
-        if teacher is not None:
-            labels = teacher(images)
         if compressed:
             shape = images.shape
             images = tf.numpy_function(save_again, [step, images], tf.float32)

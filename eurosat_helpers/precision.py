@@ -12,17 +12,17 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 
 
 @contextlib.contextmanager
-def computing_in(policy: str, model: keras.Model, *others: keras.Model) -> Iterator[None]:
-    """Compute in half precision, with float32 weights, for a while; all take images of any size."""
+def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
+    """Compute in half precision, with float32 weights, for a while, on images of any size."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = (augmentation.RandomSymmetry, augmentation.RandomAppearance)
     full += (keras.layers.Normalization, FusedBatchNormalization)
     if policy == "mixed_bfloat16":  # on CPUs these have a slow kernel only
         full += (keras.layers.DepthwiseConv2D,)
     outputs = [output._keras_history.operation for output in model.outputs]
-    layers = [x for x in models.sublayers(model) if not isinstance(x, full) and x not in outputs]
-    inside = [part for network in (model, *others) for part in models.sublayers(network)]
-    networks = [part for part in inside if isinstance(part, keras.Model)]
+    parts = list(models.sublayers(model))
+    layers = [part for part in parts if not isinstance(part, full) and part not in outputs]
+    networks = [part for part in parts if isinstance(part, keras.Model)]
     before, specs = [x.dtype_policy for x in layers], [x.input_spec for x in networks]
     try:
         for network in networks:  # else Keras refuses all sizes but that of the input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -40,7 +41,7 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
         value = metadata
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) or (kind is Real and not math.isfinite(value)):
             raise ValueError(f"`{key}` is missing or of the wrong type. Received: {value!r:.60}")
     corrupted = metadata["scores"].get("corrupted", {})  # a table of `evaluation.robustness`
     rows = corrupted.values() if isinstance(corrupted, Mapping) else [corrupted]
@@ -53,6 +54,10 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
     classes, tiles = metadata["class_names"], metadata["scores"]["test"]["tiles"]
     if not classes or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"`class_names` must be at least one name. Received: {classes!r:.60}")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"`class_names` must be different. Received: {', '.join(classes)}")
+    if broken := [name for name in test_names if set("\r\n") & set(name)]:
+        raise ValueError(f"names of test tiles must be one line each. Received: {str(broken[0])!r}")
     if tiles != len(test_names):
         raise ValueError(f"`scores` are of {tiles} test tiles, but {len(test_names)} are named")
 
@@ -92,7 +97,7 @@ def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, 
         )
     try:
         file = directory / "test_files.txt"
-        test_names = tuple(file.read_text(**TEXT).splitlines())
+        test_names = tuple(file.read_text(**TEXT).removesuffix("\n").split("\n"))
         file = directory / "metadata.json"
         metadata = json.loads(file.read_text(encoding="utf-8"))
         check(metadata, test_names)

@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 from sklearn.utils.class_weight import compute_class_weight
 
 from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
@@ -59,7 +58,6 @@ def fit(
     compressed: float = 0.0,
     cropped: float = 0.0,
     start_from: str | os.PathLike[str] | None = None,
-    teacher: str | os.PathLike[str] | None = None,
     muon: bool = True,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
@@ -89,8 +87,6 @@ def fit(
             pixels of each tile: cheap ones, for a network that takes images of any size.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
-        teacher: `model.keras` of a network whose probabilities for a tile (or square), before it is
-            augmented, replace its label; `None` trains on the labels.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -130,13 +126,10 @@ def fit(
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
     elif not set(class_weight or ()) <= (known := set(range(len(train.class_names)))):
         raise ValueError(f"`class_weight` needs keys in {known}. Received: {list(class_weight)}.")
-    files = {name: settings[name] for name in ("start_from", "teacher")}
-    for name, file in files.items():
-        if file is not None:
-            files[name] = checkpoint._read_network(name, file, model, train.class_names)
-            # A run is known by the content of the files.
-            settings[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    first, network = files.values()
+    if start_from is not None:
+        first = checkpoint._read_weights(start_from, model, train.class_names)
+        # A run is known by the content of the file.
+        settings["start_from"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
     policy = policy or devices.precision()
     run, strategy = None, model.distribute_strategy
     if policy == "mixed_float16" and workers.count() * strategy.num_replicas_in_sync > 1:
@@ -147,14 +140,14 @@ def fit(
         settings |= {"class_weight": class_weight and sorted(class_weight.items())}
         settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
-    if first is not None:
-        model.set_weights(first.get_weights())
+    if start_from is not None:
+        model.set_weights(first)
     steps = math.ceil(len(train) / batch_size)
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
         log = progress.Epochs(model, validation, run, **sizes)
     following = precision._following(model, epochs * steps)
-    computing = precision.computing_in(policy, *filter(None, (model, network)))
+    computing = precision.computing_in(policy, model)
     with strategy.scope(), computing, following, log.interrupts_after_a_batch():
         compile_model(model, epochs * steps, learning_rate, weight_decay, label_smoothing, muon)
         model.optimizer.build(model.trainable_variables)
@@ -176,7 +169,6 @@ def fit(
                 mixup=mixup if side or not whole else 0.0,
                 compressed=compressed,
                 side=side,
-                teacher=network and (lambda x: tf.nn.softmax(network(x, training=False))),
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
                 worker=(workers.index(), workers.count()),

@@ -1,4 +1,4 @@
-"""Put the executed notebooks of `results/` in place of the committed ones.
+"""Put the executed notebooks of `results/` in place of the committed ones, if their cells agree.
 
 Outputs and figures stay. What goes are timings, paths, progress bars that need a kernel, and the
 cell in which papermill passes parameters.
@@ -24,6 +24,15 @@ for committed in (*PROJECT.glob("*.ipynb"), *PROJECT.glob("examples/*.ipynb")):
         for cell in notebook.cells
         if "injected-parameters" not in cell.metadata.get("tags", [])
     ]
+    sources = [
+        [cell.source for cell in one.cells] for one in (notebook, nbformat.read(committed, 4))
+    ]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    failed = any(output.output_type == "error" for output in outputs)
+    if failed or sources[0] != sources[1]:
+        why = "it failed" if failed else "other cells were executed"
+        print(f"{committed.relative_to(PROJECT)}: left as it is, {why}")
+        continue
     number = 0
     for position, cell in enumerate(notebook.cells):
         cell.id = f"cell-{position:02}"

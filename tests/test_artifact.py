@@ -21,7 +21,7 @@ from keras import layers
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eurosat_helpers import artifact, data, evaluation, record
+from eurosat_helpers import artifact, data, evaluation, files, record
 
 TEMPERATURE = 1.7
 TEST_NAMES = ("Forest/Forest_1.jpg", "River/River_2.jpg", "SeaLake/SeaLake_3.jpg")
@@ -308,10 +308,47 @@ def test_save_that_fails_halfway_leaves_the_old_folder(copy, model):
     assert content(copy.parent) == before
 
 
-def test_names_of_test_tiles_may_be_any_bytes(model, tmp_path):
-    names = (*TEST_NAMES[:2], "For\udceat.jpg")
-    saved = save(model, tmp_path / "odd", test=some_tiles(names))
+def test_names_of_test_tiles_may_be_any_bytes_of_one_line(model, tmp_path):
+    names = (TEST_NAMES[0], "Forest/a\u2028b\x85 .jpg", "Forest/For\udceat.jpg")
+    tiles = some_tiles(names)
+    saved = save(model, tmp_path / "odd", test=tiles)
     assert artifact.load(saved).test_names == names
+    for known in (artifact.load(saved).test_names, saved / "test_files.txt"):
+        assert tuple(data.select(tiles, known).names) == names
+    with pytest.raises(ValueError, match=r"one line each. Received: 'a\\nb.jpg'"):
+        save(model, tmp_path / "new", test=some_tiles((*TEST_NAMES[:2], "a\nb.jpg")))
+
+
+def test_model_is_found_by_link_by_dot_and_below_home(copy, tmp_path, monkeypatch):
+    (tmp_path / "latest").symlink_to(copy)
+    locked, real = [], files._held
+    monkeypatch.setattr(files, "_held", lambda folder: locked.append(folder) or real(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(copy)
+    for folder in (tmp_path / "latest", ".", f"~/{copy.name}"):
+        assert artifact.load(folder).test_names
+    assert locked == [copy] * 3
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError, match=r"not a complete saved model"):
+        artifact.load(tmp_path / "misspelt")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_model_that_is_replaced_meanwhile_is_not_believed(copy, model, monkeypatch):
+    def read_only(file: Path) -> None:
+        raise PermissionError(f"read-only: {file}")
+
+    real = tf.saved_model.load
+
+    def slow(folder: str) -> object:
+        monkeypatch.undo()
+        save(model, copy, temperature=1.5)
+        return real(folder)
+
+    monkeypatch.setattr(files, "FileLock", read_only)
+    monkeypatch.setattr(tf.saved_model, "load", slow)
+    with pytest.raises(ValueError, match=r"was replaced while it was read: load it again"):
+        artifact.load(copy)
 
 
 def test_save_that_cannot_be_renamed_puts_the_old_folder_back(copy, model, monkeypatch):
@@ -424,7 +461,7 @@ def test_model_in_a_folder_that_cannot_be_written_is_loaded(copy, monkeypatch):
     def read_only(file: Path) -> None:
         raise PermissionError(f"read-only: {file}")  # the tests may run as root, who may write
 
-    monkeypatch.setattr(artifact, "FileLock", read_only)
+    monkeypatch.setattr(files, "FileLock", read_only)
     assert artifact.load(copy).predict(IMAGES).shape == (5, 10)
 
 

@@ -109,6 +109,8 @@ def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, setting
         (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
         (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
         (deep_png(), "64x64 pixels. Received: PNG of 16 bits per value, not 8"),
+        (encode(np.zeros((64, 64, 4), np.uint8)), "Received: PNG with transparency"),
+        (encode(np.zeros((64, 64, 2), np.uint8)), "Received: PNG with transparency"),
         (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: TIFF, 64x64 pixels"),
         (encode(IMAGES[0], "GIF"), "64x64 pixels. Received: GIF, 64x64 pixels"),
         (encode(IMAGES[0][:32], "JPEG"), "64x64 pixels. Received: JPEG, 64x32 pixels"),

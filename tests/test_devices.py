@@ -34,9 +34,14 @@ def test_float16_is_for_one_gpu_with_units_for_it(monkeypatch, capability, gpus,
     assert devices.precision() == expected
 
 
-def test_one_device_that_is_named_is_taken():
-    strategy = devices.set_up(seed=0, devices=["CPU:0"])
-    assert strategy.extended.worker_devices == ("/job:localhost/replica:0/task:0/device:CPU:0",)
+def test_all_gpus_are_taken_and_else_the_default_strategy(monkeypatch):
+    taken = []
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda: taken.append("all") or "all")
+    monkeypatch.setattr(devices, "_gpus", lambda: [{"device_name": "GPU"}] * 2)
+    assert devices.set_up(seed=0) == "all"
+    monkeypatch.setattr(devices, "_gpus", lambda: [{"device_name": "GPU"}])
+    assert devices.set_up(seed=0) is tf.distribute.get_strategy()
+    assert taken == ["all"]
 
 
 def test_processor_is_named(monkeypatch, tmp_path):

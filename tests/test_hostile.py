@@ -185,7 +185,7 @@ def test_cache_of_any_bytes_is_right_or_made_again(cached, drawn):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose state is in a file, and the content of that file."""
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(40)])  # above 4 kB
     model.compile("sgd", "mse")
     model.optimizer.build(model.trainable_variables)
     tiles = some_tiles()
@@ -198,12 +198,30 @@ def run(tmp_path_factory):
 def test_checkpoint_of_any_bytes_is_read_or_refused(run, drawn):
     run, content = run
     run.file.write_bytes(drawn.draw(spoiled(content)))
-    message = ""
+    before, message = [variable.numpy() for variable in run.model.variables], ""
     try:
-        run.read()
+        rows, best = run.read()
+        np.testing.assert_array_equal(rows, np.ones((2, 3)))
+        assert best[0] == 0.5
+        for array, expected in zip(best[1:], before, strict=True):
+            np.testing.assert_array_equal(array, expected)
     except ValueError as error:
         message = str(error)
     assert not message or str(run.file) in message
+    for variable, expected in zip(run.model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_checkpoint_with_one_changed_bit_is_refused(run):
+    run, content = run
+    for place in range(0, len(content), 7):
+        wrong = bytearray(content)
+        wrong[place] ^= 1 << place % 8
+        run.file.write_bytes(wrong)
+        with pytest.raises(ValueError, match="is damaged: its checksum is wrong"):
+            run.read()
+    run.file.write_bytes(content)
+    run.read()
 
 
 JSON = st.recursive(

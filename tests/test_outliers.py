@@ -41,7 +41,7 @@ def test_distance_is_that_of_mahalanobis_from_the_nearest_class(model, detector,
     parts = shuffled.images, outliers._changed(shuffled[::3], 0)
     rows = np.concatenate([known.predict(x, verbose=0) for x in parts]).astype("float64")
     labels = np.concatenate([shuffled.labels, shuffled.labels[::3]])
-    scaled = rows / (rows.std(axis=0) + 1e-6)
+    scaled = rows / rows.std(axis=0)
     classes = [scaled[labels == label] for label in range(10)]
     centered = np.concatenate([own - own.mean(axis=0) for own in classes])
     shared, distances = centered.T @ centered / len(centered), []
@@ -52,6 +52,22 @@ def test_distance_is_that_of_mahalanobis_from_the_nearest_class(model, detector,
         distances.append(np.einsum("ni,ij,nj->n", x, np.linalg.inv(covariance), x))
     found = detector.predict(shuffled.images, verbose=0)
     np.testing.assert_allclose(found, np.sqrt(np.min(distances, axis=0)), rtol=1e-2)
+
+
+def test_channel_that_is_zero_on_all_tiles_does_not_decide_alone(demo_tiles):
+    bright = np.zeros((1, 1, 3, 4), "float32")
+    bright[0, 0, :, :3], bright[0, 0, 0, 3] = np.eye(3), 1  # the last one sees red
+    pixels = keras.Input((64, 64, 3))
+    layer = keras.layers.Conv2D(4, 1, name="features", activation="relu")
+    model = keras.Model(pixels, layer(pixels))
+    layer.set_weights([bright, np.float32([0, 0, 0, -255])])  # … above all that a tile may have
+    tiles = demo_tiles[::4]
+    detector = outliers.fit(model, tiles, layers=["features"], seed=0)
+    pure = tiles.images[:1].astype("float32")
+    touched = pure.copy()
+    touched[0, 5, 5, 0] = 255.5
+    (before, after) = (detector.predict(x, verbose=0)[0] for x in (pure, touched))
+    assert after == pytest.approx(before, rel=0.2)
 
 
 def test_class_of_a_single_tile_has_a_distance_too(model, demo_tiles):

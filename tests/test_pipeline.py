@@ -1,7 +1,6 @@
 """Tests of eurosat_helpers.pipeline."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -173,16 +172,9 @@ def test_nothing_is_tuned_by_a_thread_that_is_waited_for(demo_tiles):
     assert not pipeline.dataset(demo_tiles, batch_size=8).options().autotune.enabled
 
 
-def test_teacher_sees_blended_tiles_before_they_are_saved_again(demo_tiles):
-    def teacher(images):
-        # Meanwhile the tiles are saved again; a function of NumPy could change them in place.
-        later = tf.py_function(lambda: time.sleep(0.3), [], [])
-        with tf.control_dependencies([later]):
-            return images[:, 0, 0] / 765
-
+def test_tiles_are_blended_before_they_are_saved_again(demo_tiles):
     options = {"batch_size": 16, "shuffle_seed": 3, "mixup": 0.4}
     ((blended, _),) = batches(demo_tiles[:16], **options)
-    ((saved, answers),) = batches(demo_tiles[:16], **options, teacher=teacher, compressed=1.0)
-    np.testing.assert_allclose(answers, blended[:, 0, 0] / 765)
+    ((saved, _),) = batches(demo_tiles[:16], **options, compressed=1.0)
     assert saved.dtype == np.float32
     assert 0 < np.abs(saved - blended).mean() < 20

@@ -340,11 +340,10 @@ def test_model_that_is_refused_keeps_its_weights(parts, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_networks_inside_networks_learn_and_teach_on_squares(parts, tmp_path):
+def test_networks_inside_networks_learn_on_squares(parts):
     inputs = keras.Input((64, 64, 3))
     nested = keras.Model(inputs, build_small(parts)(inputs) * 2.0)  # the last one is no layer
-    nested.save(tmp_path / "teacher.keras")
-    history = fit_small(nested, parts, cropped=0.5, teacher=tmp_path / "teacher.keras")
+    history = fit_small(nested, parts, cropped=0.5)
     assert np.isfinite(history.loss).all()
     with pytest.raises(ValueError, match="expected shape"):
         nested(np.zeros((1, 48, 48, 3)))
@@ -365,22 +364,17 @@ def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(pa
     assert len(list((tmp_path / "run").glob("*.npz"))) == 2
 
 
-@pytest.mark.parametrize(("argument", "classes"), [("start_from", 10), ("teacher", 9)])
-def test_model_to_start_or_learn_from_must_fit(parts, tmp_path, argument, classes):
-    other = build_small(parts, widths=(4,), blocks=(1,), num_classes=classes)
-    other.save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=rf"`{argument}` must be a .* \({other.count_params()} "):
-        fit_small(build_small(parts), parts, **{argument: tmp_path / "model.keras"})
-
-
-def test_model_of_other_classes_or_none_at_all_is_named(parts, tmp_path):
+def test_model_to_start_from_must_fit(parts, tmp_path):
     file = tmp_path / "model.keras"
+    other = build_small(parts, widths=(4,), blocks=(1,))
+    other.save(file)
+    with pytest.raises(ValueError, match=rf"`start_from` must be a .* \({other.count_params()} "):
+        fit_small(build_small(parts), parts, start_from=file)
     build_small(parts).save(file)
-    for names, argument in ((parts[0].class_names[::-1], "teacher"), (["Water"], "start_from")):
-        (tmp_path / "metadata.json").write_text(json.dumps({"class_names": names}))
-        match = f"`{argument}` must be .* classes AnnualCrop, .* Received: {file} with {names[0]}"
-        with pytest.raises(ValueError, match=match):
-            fit_small(build_small(parts), parts, **{argument: file})
+    (tmp_path / "metadata.json").write_text(json.dumps({"class_names": ["Water"]}))
+    match = f"`start_from` must be .* classes AnnualCrop, .* Received: {file} with Water"
+    with pytest.raises(ValueError, match=match):
+        fit_small(build_small(parts), parts, start_from=file)
     for wrong in (tmp_path, tmp_path / "other.keras"):
         match = f"`start_from` must be the `model.keras` of a saved model. Received: {wrong}"
         with pytest.raises(ValueError, match=match):
@@ -417,22 +411,6 @@ def test_model_that_was_trained_outside_of_a_run_begins_none(parts, tmp_path):
         fit_small(model, parts, epochs=1, checkpoint_dir=tmp_path / "run")
 
 
-def test_training_learns_the_answers_of_a_teacher_which_is_part_of_the_run(parts, tmp_path):
-    # A teacher with one answer for everything.
-    inputs = keras.Input((64, 64, 3))
-    flat = keras.layers.Flatten()(keras.layers.AveragePooling2D(32)(inputs))
-    teacher = keras.Model(inputs, keras.layers.Dense(10)(flat))
-    teacher.layers[-1].set_weights([np.zeros((12, 10)), 50 * np.eye(10)[7]])
-    teacher.save(tmp_path / "teacher.keras")
-    options = {"learning_rate": 2e-2, "compressed": 0.5, "mixup": 0.2}
-    options["checkpoint_dir"] = tmp_path / "run"
-    file = tmp_path / "teacher.keras"
-    history = fit_small(build_small(parts), parts, epochs=8, teacher=file, **options)
-    assert history.accuracy.iloc[-1] > 0.9  # of its answers, whatever the labels
-    fit_small(build_small(parts), parts, **options)
-    assert len(list((tmp_path / "run").glob("*.npz"))) == 2
-
-
 # --- several devices ---
 
 MIRRORED = """
@@ -448,7 +426,8 @@ tiles = data.load(sys.argv[1])
 train, validation = tiles[::6][:9], tiles[::5][:11]  # 9 in batches of 8: the last one has 1
 mean, variance = pipeline.channel_statistics(train)
 count = int(sys.argv[2])
-strategy = devices.set_up(seed=0, devices=[f"CPU:{number}" for number in range(count)])
+devices.set_up(seed=0)
+strategy = tf.distribute.MirroredStrategy([f"CPU:{number}" for number in range(count)])
 assert strategy.num_replicas_in_sync == count
 with strategy.scope():
     model = models.build_cnn(

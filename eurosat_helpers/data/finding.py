@@ -48,8 +48,9 @@ def find(data_dir: Path, class_names: Sequence[str]) -> Path:
         return data_dir  # its class folders are unknown: `reading.read` lists them in an error
     if is_eurosat:
         return _download(data_dir)
+    found = "holds no tiles" if data_dir.is_dir() else "is no folder"
     raise FileNotFoundError(
-        f"`{data_dir}` {'holds no tiles' if data_dir.is_dir() else 'does not exist'}. Correct "
+        f"`{data_dir}` {found if data_dir.exists() else 'does not exist'}. Correct "
         "`data_dir`, or put class folders, `2750`, `EuroSAT_RGB` or a zip of them there. (The "
         'download is only into a `data_dir` named "EuroSAT".)'
     )

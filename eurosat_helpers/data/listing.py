@@ -53,7 +53,7 @@ def stamp(source: Path) -> list[tuple[str, int, int]]:
     for path in sorted(paths):
         file = os.path.join(root, path)
         status = os.stat(file, follow_symlinks=os.path.exists(file))  # it may link to nothing
-        stamps.append((path, status.st_size, status.st_mtime_ns))
+        stamps.append((path, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns)))
     return stamps
 
 
@@ -80,7 +80,9 @@ def _unpacked(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], by
             f"`{source}` is not a complete zip file: {error}. Delete it and download it again."
         ) from error
     with archive:
-        members = {one.filename.replace("\\", "/"): one for one in archive.infolist()}  # Windows
+        members = {  # Windows and `tar` write names in ways of their own
+            one.filename.replace("\\", "/").removeprefix("./"): one for one in archive.infolist()
+        }
         sizes = {path: one.file_size for path, one in members.items()}
         for path in map(PureWindowsPath, sizes):  # which knows drives and both kinds of slashes
             if path.anchor or ".." in path.parts:

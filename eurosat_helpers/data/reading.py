@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,6 +103,9 @@ def _read_cache(cache: Path, content: str) -> tuple[np.ndarray, list[str]] | Non
 def _write_cache(cache: Path, content: str, images: np.ndarray, names: list[str]) -> None:
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
+        for left in cache.parent.glob(f"{cache.name}-*"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > 600:
+                shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f"{cache.name}-") as temporary:
             written = Path(temporary) / cache.name
             with written.open("wb") as file:

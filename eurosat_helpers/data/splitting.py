@@ -82,8 +82,9 @@ def select(tiles: Tiles, names: Iterable[str] | str | os.PathLike[str]) -> Tiles
     if isinstance(names, (str, os.PathLike)):
         if not Path(names).is_file():
             raise FileNotFoundError(f"`names` must be names or a text file. No such file: {names}")
-        names = Path(names).read_text(encoding="utf-8-sig").splitlines()
-    names = [name.strip() for name in names if name.strip()]
+        text = Path(names).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        names = map(str.strip, text.split("\n"))
+    names = [name for name in names if name.strip()]
     names = [name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names]
     position = {name: index for index, name in enumerate(tiles.names)}
     unknown = [name for name in names if name not in position]

@@ -24,6 +24,9 @@ def test_missing_and_empty_folders_are_errors_that_say_what_belongs_there(tmp_pa
     with pytest.raises(FileNotFoundError, match=r"nowhere` does not exist. Correct `data_dir`"):
         data.load(tmp_path / "nowhere")
     (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "tiles.zip").touch()
+    with pytest.raises(FileNotFoundError, match=r"tiles.zip` is no folder. Correct `data_dir`"):
+        data.load(tmp_path / ".ipynb_checkpoints" / "tiles.zip")
     with pytest.raises(FileNotFoundError, match=r"holds no tiles. .* put class folders, `2750`"):
         data.load(tmp_path)
 

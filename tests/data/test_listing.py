@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import zip_folder
+from PIL import Image
 
 from eurosat_helpers import data
 
@@ -42,6 +44,31 @@ def test_every_layout_gives_the_same_tiles(folder, tmp_path, capsys, root, packe
     assert tiles.source == f"tiles in {source}"
     assert not tiles.demo
     assert capsys.readouterr().out.startswith(f"60 tiles of 10 classes from {source} in ")
+
+
+def test_names_in_a_zip_file_may_begin_with_a_dot_and_a_slash(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "tar.zip", "w") as packed:  # as `tar -a -cf tar.zip .` does
+        for path in folder.glob("2750/*/*"):
+            packed.write(path, f"./{path.relative_to(folder).as_posix()}")
+    names = [str(path) for path in packed.namelist()]
+    assert names[0].startswith("2750") or names[0].startswith("./2750")
+    np.testing.assert_array_equal(data.load(tmp_path).images, data.load(folder).images)
+
+
+def test_files_that_change_places_are_read_again(folder, tmp_path):
+    one, other = (folder / "2750" / "Forest" / f"Forest_{number}.png" for number in (901, 902))
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    for file, value in ((one, 10), (other, 20)):
+        Image.fromarray(pixels + np.uint8(value)).save(file)
+    times = 1_600_000_000, 1_600_000_000
+    assert one.stat().st_size == other.stat().st_size
+    [os.utime(file, times) for file in (one, other)]
+    assert data.select(data.load(folder), ["Forest_901.png"]).images.max() == 10
+    one.rename(tmp_path / "kept")
+    other.rename(one)
+    (tmp_path / "kept").rename(other)
+    [os.utime(file, times) for file in (one, other)]
+    assert data.select(data.load(folder), ["Forest_901.png"]).images.max() == 20
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])

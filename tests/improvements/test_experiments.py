@@ -22,7 +22,8 @@ from eurosat_helpers import data, devices, training
 from eurosat_helpers.improvements import tuning
 
 folder, directory = sys.argv[1:]
-strategy = devices.set_up(seed=0, devices=["CPU:0", "CPU:1"])
+devices.set_up(seed=0)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 parts = experiments.Parts(*data.split(data.load(folder), validation_fraction=0.2))
 small = {"stem_width": 4, "widths": (4,), "blocks": (1,)}
 replicas = []
