@@ -80,8 +80,7 @@ def fit(
         weight_decay: Share of a kernel, times the learning rate, that each step subtracts from it
             (decoupled: Loshchilov and Hutter, arXiv 1711.05101).
         label_smoothing: Share of a label that all classes get (Szegedy et al., arXiv 1512.00567).
-        mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles. The last
-            epochs, on complete tiles after squares (`cropped`), blend none.
+        mixup: See `pipeline.dataset`; the training accuracy is then that on blended tiles.
         compressed: See `pipeline.dataset`.
         cropped: Share of the epochs, rounded down, that begin the run with a random square of 48x48
             pixels of each tile: cheap ones, for a network that takes images of any size.
@@ -166,7 +165,7 @@ def fit(
                 batch_size=batch_size,
                 shuffle_seed=seed,
                 epochs=part,
-                mixup=mixup if side or not whole else 0.0,
+                mixup=mixup,
                 compressed=compressed,
                 side=side,
                 class_weight=class_weight,

@@ -314,17 +314,12 @@ def test_first_epochs_see_squares_of_the_tiles(parts, monkeypatch):
     def dataset(tiles, **options):
         batches = real(tiles, **options)
         if tiles is parts[0]:
-            size = batches.element_spec[0].shape[1:]
-            seen.append((options["epochs"], size, options["mixup"]))
+            seen.append((options["epochs"], batches.element_spec[0].shape[1:]))
         return batches
 
     monkeypatch.setattr(pipeline, "dataset", dataset)
-    options = {"cropped": 0.5, "compressed": 0.5, "mixup": 0.2}
-    history = fit_small(build_small(parts, changed=0.5), parts, **options)
-    # Complete tiles after squares are not blended.
-    assert seen == [(range(1), (48, 48, 3), 0.2), (range(1, 3), (64, 64, 3), 0.0)]
-    fit_small(build_small(parts), parts, mixup=0.2)
-    assert seen[2:] == [(range(3), (64, 64, 3), 0.2)]
+    history = fit_small(build_small(parts, changed=0.5), parts, cropped=0.5, compressed=0.5)
+    assert seen == [(range(1), (48, 48, 3)), (range(1, 3), (64, 64, 3))]
     assert list(history.epoch) == [1, 2, 3]
     assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)  # one schedule for both
 

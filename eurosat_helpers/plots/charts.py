@@ -36,7 +36,7 @@ def reliability_diagram(reliability: pd.DataFrame, *, title: str = "Reliability"
     place["edgecolor"] = "white"
     upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", label="perfect calibration")
     upper.bar(height=bins["accuracy"], color=BLUE, alpha=0.4, label="accuracy of a bin", **place)
-    mean = {"color": VERMILLION, "label": "… at its mean confidence"}
+    mean = {"color": VERMILLION, "label": "accuracy at the mean confidence of the bin"}
     upper.plot(bins["confidence"], bins["accuracy"], "o", **mean)
     upper.legend(frameon=False, loc="upper left", fontsize=8)
     upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.03))
