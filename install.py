@@ -19,7 +19,10 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 13):
 python = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 # One that another Python made, which may be gone by now, is made again.
 check = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-fits = python.exists() and subprocess.run([python, "-c", check], check=False).returncode == 0
+try:
+    fits = subprocess.run([python, "-c", check], check=False).returncode == 0
+except OSError:  # there is none, or none that runs here
+    fits = False
 venv.create(PROJECT / ".venv", with_pip=True, symlinks=os.name != "nt", clear=not fits)
 command = [python, "-m", "pip", "install", "--quiet", "--requirement", "requirements.txt"]
 sys.exit(subprocess.run(command, cwd=PROJECT, check=False).returncode)

@@ -143,6 +143,7 @@ def load(
         models = sorted(file.parent for file in Path(root).glob("[!.]*/metadata.json"))
         directory = record.choose(models, tiles)
     directory = Path(directory).expanduser()
+    directory = directory if directory.name else directory.resolve()  # "." has no name
     with contextlib.ExitStack() as stack:
         place = directory.resolve()  # a link is replaced where it leads to
         left = place.with_name(f".{place.name}.replaced")

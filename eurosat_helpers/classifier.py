@@ -85,6 +85,8 @@ class Classifier:
         if kinds != ["bytes"]:
             received = f"Received: {container} of {', '.join(kinds) or 'nothing'}"
             raise ValueError(f"`encoded` must be a list of bytes, one or more images. {received}")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         rows = []
         for start in range(0, len(encoded), batch_size):
             batch = encoded[start : start + batch_size]
@@ -132,7 +134,7 @@ def _describe(encoded: bytes) -> str:
     if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10":
         return "PNG of 16 bits per value, not 8"
     if encoded[:4] == b"\x89PNG" and encoded[25:26] in (b"\4", b"\6"):
-        return "PNG with transparency"
+        return "PNG with transparent pixels"
     with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
         # Reads the header only: a small file may claim gigabytes of pixels.
         image = PIL.Image.open(io.BytesIO(encoded))

@@ -144,11 +144,18 @@ def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     # Width and height of a PNG image: two big-endian integers.
     size = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
     shape = tf.cond(png, lambda: size[::-1], lambda: tf.image.extract_jpeg_shape(encoded)[:2])
-    # 16 bits would be cut to 8, and what is transparent has pixels that nobody sees.
     bits, kind = (tf.strings.substr(padded, place, 1) for place in (24, 25))
-    other = png & ((bits == b"\x10") | (kind == b"\4") | (kind == b"\6"))
-    header = tf.concat([shape, [tf.cast(other, tf.int32)]], axis=0)
+    deep = png & (bits == b"\x10")  # 16 bits would be cut to 8
+    header = tf.concat([shape, [tf.cast(deep, tf.int32)]], axis=0)
     with tf.control_dependencies([tf.debugging.assert_equal(header, (*IMAGE_SHAPE[:2], 0))]):
+        encoded = tf.identity(encoded)
+    # What is transparent has colors that nobody sees.
+    alpha = tf.cond(
+        png & ((kind == b"\4") | (kind == b"\6")),
+        lambda: tf.io.decode_png(encoded, channels=4)[..., 3],
+        lambda: tf.constant(255, tf.uint8, (1, 1)),
+    )
+    with tf.control_dependencies([tf.debugging.assert_equal(alpha, tf.constant(255, tf.uint8))]):
         # Reads PNG too. The accurate transform gives the pixels that other decoders give.
         image = tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
     return position, tf.ensure_shape(image, IMAGE_SHAPE)

@@ -115,7 +115,7 @@ def dataset(
         .flat_map(order)
         .apply(tf.data.experimental.assert_cardinality(len(epochs) * steps))
         .enumerate(epochs.start * steps)
-        .map(batch, num_parallel_calls=os.cpu_count(), deterministic=True)
+        .map(batch, num_parallel_calls=min(4, os.cpu_count() or 1), deterministic=True)
         .prefetch(2)
         .with_options(options)
     )

@@ -101,7 +101,7 @@ def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, 
         file = directory / "metadata.json"
         metadata = json.loads(file.read_text(encoding="utf-8"))
         check(metadata, test_names)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"`{file}` is damaged: {error}") from error
     if tiles is not None:
         absent = len(set(test_names).difference(tiles.names.tolist()))

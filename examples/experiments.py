@@ -4,8 +4,8 @@ Run `python examples/experiments.py frozen balance ...`, where the environment v
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. Without a name it lists the
 experiments. Each says in its docstring what it answers and what it costs on 2 cores. All are
 judged on the 2,160 validation tiles of split seed 0; `vote` alone uses the test tiles, once it has
-chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others; it,
-`teacher` and `classifiers` need `saved_model/clean`.
+chosen. Trained models are kept in `results/models/`, where `vote` finds those of the others; it
+and `classifiers` need `saved_model/clean`.
 """
 
 from __future__ import annotations
@@ -183,26 +183,6 @@ def fine_tuned_longer(parts: Parts) -> None:
     """Does it help to fine-tune twice as long, with mix-up from the start? 33 minutes."""
     settings = {"head": 10, "epochs": 20, "fixed_statistics": False, "mixup": 0.2}
     fine_tune("mobilenet-fine-tuned-longer", parts.train, parts, **settings)
-
-
-def teacher(parts: Parts) -> None:
-    """Make an ensemble for a network to learn from: ours and a fine-tuned one.
-
-    30 minutes, after `classifiers`. No smoothed labels: they hide which classes a tile is like
-    (Müller et al., arXiv 1906.02629).
-    """
-    name, clean = "mobilenet-labels-not-smoothed", keras.saving.load_model(CLEAN)
-    newest().loc["cnn-90-epochs"]  # both are needed in half an hour
-    settings = {"head": 8, "epochs": 14, "fixed_statistics": False}
-    fine_tune(name, parts.train, parts, mixup=0.2, label_smoothing=0.0, **settings)
-    members = [clean, keras.saving.load_model(MODELS / f"{name}.keras")]
-    judges = parts.validation
-    temperatures = [
-        calibration.fit_temperature(judges.labels, logits(member, judges)) for member in members
-    ]
-    model = ensemble.average_models(members, temperatures=temperatures)
-    nothing = pd.DataFrame({"seconds": []})
-    record("teacher", model, nothing, parts.train, parts, based_on=["cnn-90-epochs", name])
 
 
 def fine_tuned_again(parts: Parts) -> None:
@@ -462,7 +442,6 @@ EXPERIMENTS = (
     frozen,
     fine_tuned,
     fine_tuned_longer,
-    teacher,
     fine_tuned_again,
     fixed_statistics,
     negative_transfer,

@@ -29,8 +29,10 @@ for committed in (*PROJECT.glob("*.ipynb"), *PROJECT.glob("examples/*.ipynb")):
     ]
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     failed = any(output.output_type == "error" for output in outputs)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    failed = failed or any(cell.execution_count is None for cell in code)  # it may still run
     if failed or sources[0] != sources[1]:
-        why = "it failed" if failed else "other cells were executed"
+        why = "it did not end" if failed else "other cells were executed"
         print(f"{committed.relative_to(PROJECT)}: left as it is, {why}")
         continue
     number = 0

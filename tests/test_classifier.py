@@ -101,6 +101,19 @@ def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, setting
     assert table["label"].tolist() == [CLASS_NAMES[index] for index in wanted.argmax(axis=1)]
 
 
+def test_opaque_png_with_a_fourth_band_is_its_colors(classifier):
+    opaque = np.concatenate([IMAGES[0], np.full((64, 64, 1), 255, np.uint8)], axis=-1)
+    table = classifier.predict_jpeg([encode(opaque), encode(IMAGES[0])])
+    assert table.iloc[0].equals(table.iloc[1])
+
+
+def test_batches_of_no_tile_are_named(classifier):
+    for ask in (classifier.serve, classifier.predict, classifier.predict_jpeg):
+        images = [encode(IMAGES[0])] if ask == classifier.predict_jpeg else IMAGES
+        with pytest.raises(ValueError, match=r"`batch_size` must be at least 1\. Received: 0"):
+            ask(images, batch_size=0)
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -109,8 +122,8 @@ def test_serve_jpeg_equals_serve_on_the_decoded_pixels(classifier, form, setting
         (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
         (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
         (deep_png(), "64x64 pixels. Received: PNG of 16 bits per value, not 8"),
-        (encode(np.zeros((64, 64, 4), np.uint8)), "Received: PNG with transparency"),
-        (encode(np.zeros((64, 64, 2), np.uint8)), "Received: PNG with transparency"),
+        (encode(np.zeros((64, 64, 4), np.uint8)), "Received: PNG with transparent pixels"),
+        (encode(np.zeros((64, 64, 2), np.uint8)), "Received: PNG with transparent pixels"),
         (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: TIFF, 64x64 pixels"),
         (encode(IMAGES[0], "GIF"), "64x64 pixels. Received: GIF, 64x64 pixels"),
         (encode(IMAGES[0][:32], "JPEG"), "64x64 pixels. Received: JPEG, 64x32 pixels"),

@@ -1,5 +1,6 @@
 """The scripts beside the package: the environment, and notebooks that are committed."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ def test_notebook_that_failed_or_has_other_cells_is_not_committed(tmp_path):
     for folder in ("tests", "results"):
         (tmp_path / folder).mkdir()
     shutil.copy(PROJECT / "tests" / script.name, script)
-    cell = nbformat.v4.new_code_cell
+    cell = functools.partial(nbformat.v4.new_code_cell, execution_count=1)
     error = nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[])
     shown = nbformat.v4.new_output("stream", text="2\n")
     executed = {
@@ -42,6 +43,7 @@ def test_notebook_that_failed_or_has_other_cells_is_not_committed(tmp_path):
             cell("a = 2", metadata={"tags": ["injected-parameters"]}),
         ],
         "failed": [cell("1 + 1", outputs=[error])],
+        "running": [cell("1 + 1", execution_count=None)],
         "older": [cell("1 + 0", outputs=[shown])],
     }
     for name, cells in executed.items():
@@ -51,7 +53,8 @@ def test_notebook_that_failed_or_has_other_cells_is_not_committed(tmp_path):
         nbformat.write(notebook, tmp_path / "results" / f"{name}.ipynb")
     before = {name: (tmp_path / f"{name}.ipynb").read_bytes() for name in executed}
     said = subprocess.check_output([sys.executable, script], text=True)
-    assert "failed.ipynb: left as it is, it failed" in said
+    for name in ("failed", "running"):
+        assert f"{name}.ipynb: left as it is, it did not end" in said
     assert "older.ipynb: left as it is, other cells were executed" in said
     changed = {
         name for name in executed if (tmp_path / f"{name}.ipynb").read_bytes() != before[name]

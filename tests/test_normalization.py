@@ -41,3 +41,9 @@ def test_frozen_batch_normalization_keeps_its_statistics():
     layer.trainable = False
     np.testing.assert_array_equal(layer(images, training=True), layer(images, training=False))
     np.testing.assert_array_equal(layer.moving_mean, 0)
+
+
+@pytest.mark.parametrize("options", [{"axis": 1}, {"synchronized": True}])
+def test_what_the_kernel_cannot_do_is_named(options):
+    with pytest.raises(ValueError, match=r"`axis` must be the last one, and `synchronized` False"):
+        FusedBatchNormalization(**options)

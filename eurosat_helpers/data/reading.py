@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -87,7 +88,7 @@ def _read_cache(cache: Path, content: str) -> tuple[np.ndarray, list[str]] | Non
             source, checksum, names = json.loads(file.readline())
             start, shape = file.tell(), (len(names), IMAGE_SIZE, IMAGE_SIZE, 3)
         if source != content:
-            raise ValueError("made from other files")
+            raise ValueError("files or their times have changed")
         # Mapped, not copied: to fill 332 MB of fresh memory takes longer than to check them.
         images = np.asarray(np.memmap(cache, np.uint8, "c", start, shape))
         if checksum != zlib.crc32(images, zlib.crc32(repr(names).encode())):
@@ -104,8 +105,9 @@ def _write_cache(cache: Path, content: str, images: np.ndarray, names: list[str]
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         for left in cache.parent.glob(f"{cache.name}-*"):  # by a process that was killed
-            if time.time() - left.stat().st_mtime > 600:
-                shutil.rmtree(left, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # it was alive
+                if time.time() - left.stat().st_mtime > 600:
+                    shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f"{cache.name}-") as temporary:
             written = Path(temporary) / cache.name
             with written.open("wb") as file:

@@ -84,7 +84,7 @@ def select(tiles: Tiles, names: Iterable[str] | str | os.PathLike[str]) -> Tiles
             raise FileNotFoundError(f"`names` must be names or a text file. No such file: {names}")
         text = Path(names).read_text(encoding="utf-8-sig", errors="surrogateescape")
         names = map(str.strip, text.split("\n"))
-    names = [name for name in names if name.strip()]
+    names = [name.rstrip("\r\n") for name in names if name.strip()]
     names = [name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names]
     position = {name: index for index, name in enumerate(tiles.names)}
     unknown = [name for name in names if name not in position]

@@ -154,7 +154,7 @@ def test_stale_cache_is_made_again(folder, capsys, edit):
     edit(folder)
     capsys.readouterr()
     tiles = data.load(folder)
-    assert "(made from other files): decoding again" in capsys.readouterr().out
+    assert "(files or their times have changed): decoding again" in capsys.readouterr().out
     (folder / CACHE).unlink()
     np.testing.assert_array_equal(tiles.images, data.load(folder).images)
     data.load(folder)
@@ -219,3 +219,14 @@ def test_read_only_folder_works_without_the_cache_and_says_so(read_only, capsys)
     notice = "No cache: cannot write to tiles/ (Permission denied).\n"
     assert capsys.readouterr().out.startswith(notice)
     assert [path.name for path in read_only.iterdir()] == ["2750"]
+
+
+def test_what_a_killed_process_left_beside_the_cache_is_removed(folder):
+    old, new = (folder / f"{CACHE}-{name}" for name in ("old", "new"))
+    for left in (old, new):
+        left.mkdir()
+        (left / CACHE).touch()
+    os.utime(old, (0, 0))
+    data.load(folder)
+    assert new.exists()  # it may still be written
+    assert not old.exists()
