@@ -133,13 +133,13 @@ class Classifier:
 def _describe(encoded: bytes) -> str:
     if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10":
         return "PNG of 16 bits per value, not 8"
-    if encoded[:4] == b"\x89PNG" and encoded[25:26] in (b"\4", b"\6"):
-        return "PNG with transparent pixels"
     with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
         # Reads the header only: a small file may claim gigabytes of pixels.
         image = PIL.Image.open(io.BytesIO(encoded))
         if image.size != IMAGE_SHAPE[:2] or image.format not in ("JPEG", "PNG"):
             return f"{image.format}, {image.width}x{image.height} pixels"
+        if "A" in image.getbands() and image.getchannel("A").getextrema()[0] < 255:
+            return "PNG with transparent pixels"
     return f"{len(encoded)} bytes that are no image or a damaged one"
 
 

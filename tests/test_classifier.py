@@ -124,6 +124,7 @@ def test_batches_of_no_tile_are_named(classifier):
         (deep_png(), "64x64 pixels. Received: PNG of 16 bits per value, not 8"),
         (encode(np.zeros((64, 64, 4), np.uint8)), "Received: PNG with transparent pixels"),
         (encode(np.zeros((64, 64, 2), np.uint8)), "Received: PNG with transparent pixels"),
+        (encode(np.zeros((32, 64, 4), np.uint8)), "Received: PNG, 64x32 pixels"),
         (encode(IMAGES[0], "TIFF"), "64x64 pixels. Received: TIFF, 64x64 pixels"),
         (encode(IMAGES[0], "GIF"), "64x64 pixels. Received: GIF, 64x64 pixels"),
         (encode(IMAGES[0][:32], "JPEG"), "64x64 pixels. Received: JPEG, 64x32 pixels"),
