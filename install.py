@@ -13,8 +13,8 @@ PROJECT = Path(__file__).resolve().parent
 
 if not (3, 10) <= sys.version_info[:2] <= (3, 13):
     sys.exit(
-        "TensorFlow has no wheel for Python {}.{}: install uv and run `uv run --python 3.13 "
-        "install.py`, or use another Python from 3.10 to 3.13.".format(*sys.version_info)
+        "TensorFlow has no wheel for Python {}.{}: install uv and run `uv run --no-project "
+        "--python 3.13 install.py`, or use a Python from 3.10 to 3.13.".format(*sys.version_info)
     )
 python = PROJECT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 # One that another Python made, which may be gone by now, is made again.
