@@ -53,9 +53,11 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
 
     Looked for: images that are all black; values scaled to 0-1 or 0-10; and from 20 images on an
     offset of 1000 left in, which is 92 grey levels that no pixel is below (in EuroSAT's tiles of
-    any class, fewer than one in ten has no such pixel), red and blue swapped, told by blue that
-    varies more than red within most images (which of the two is brighter depends on haze and class:
-    air brightens blue but adds no contrast), or else no haze, told by the darkest blue.
+    any class, fewer than one in ten has no such pixel), and the first of: each image stretched for
+    display, told by a value up to 5 and one from 250 on in most images (8 of the 27,000 tiles of
+    EuroSAT have both); red and blue swapped, told by blue that varies more than red within most
+    images (which of the two is brighter depends on haze and class: air brightens blue but adds no
+    contrast); no haze, told by the darkest blue.
 
     Args:
         measures: What `measure` returned, of all images.
@@ -73,13 +75,19 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
             "by 255 what is scaled to 0-1, and scale reflectance as EuroSAT's tiles were."
         )
     seen, more, bright = np.sum(largest > 0), np.sum(blue > red), np.sum(least > 85)
-    clear = np.sum(dark_blue < HAZELESS)
+    clear, stretched = np.sum(dark_blue < HAZELESS), np.sum((least <= 5) & (largest >= 250))
     if seen >= 20 and bright > 0.8 * seen:
         found.append(
             f"In {bright / seen:.0%} of the images no pixel is dark, unlike in EuroSAT: the offset "
             "of 1000 of newer Sentinel-2 products may be left in. Subtract it before you scale."
         )
-    if seen >= 20 and more > 0.6 * seen:
+    if seen >= 20 and stretched > 0.6 * seen:
+        found.append(
+            f"{stretched / seen:.0%} of the images hold both black and white, unlike EuroSAT's: "
+            "each may have been stretched for display. Scale all of them by the same numbers, with "
+            "a reflectance of 0.275 as white."
+        )
+    elif seen >= 20 and more > 0.6 * seen:
         found.append(
             f"Blue varies more than red in {more / seen:.0%} of the images, unlike in EuroSAT: "
             "the two may be swapped."

@@ -38,6 +38,11 @@ def test_each_cause_is_found_by_its_name(some):
         assert any(one.startswith(f"The largest value of all images is {shown}. ") for one in said)
     (said,) = doubts((some / 255).astype("float32"))
     assert "multiply by 255" in said
+    for axes in ((1, 2), (1, 2, 3)):  # each band, or all three alike
+        low, high = np.percentile(some, (2, 98), axis=axes, keepdims=True)
+        stretched = np.clip((some - low) / np.maximum(high - low, 1) * 255, 0, 255)
+        (said,) = doubts(stretched.round().astype("uint8"))
+        assert "stretched for display" in said
     offset = np.minimum(some.astype(int) + 92, 255).astype("uint8")  # 1000 / 2750 * 254
     (said,) = doubts(offset)
     assert "In 100% of the images no pixel is dark" in said
