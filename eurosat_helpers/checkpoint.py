@@ -40,8 +40,7 @@ class Run:
         settings: dict[str, object],
     ) -> None:
         known = [FORMAT, _architecture(model), settings, keras.__version__]
-        text = json.dumps(known, default=str)
-        digest = hashlib.sha256(text.encode())
+        digest = hashlib.sha256(json.dumps(known, default=str).encode())
         for tiles in (train, validation):
             digest.update("\n".join(tiles.names).encode(errors="surrogateescape"))
             digest.update(np.ascontiguousarray(tiles.labels))

@@ -121,12 +121,13 @@ class Classifier:
             "TensorFlow": about["versions"]["tensorflow"],
             "date": about["date"],
         }
-        if elsewhere := about["scores"].get("new_places"):  # of a model trained without them
-            places = f"{elsewhere['accuracy']:.2%} of {elsewhere['tiles']:,} tiles"
-            facts["new places, another model"] = places
-        corrupted = about["scores"].get("corrupted", {})  # as training.ipynb measures them
-        if rows := [row["accuracy"] for name, row in corrupted.items() if name != "unchanged"]:
-            facts["accuracy on changed tiles"] = f"{np.mean(rows):.2%}, mean of {len(rows)} changes"
+        if far := about["scores"].get("new_places"):  # of a model trained without them
+            facts["new places, another model"] = f"{far['accuracy']:.2%} of {far['tiles']:,} tiles"
+        rows = {**about["scores"].get("corrupted", {})}  # as training.ipynb measures them
+        tiles = rows.pop("unchanged", {}).get("tiles")
+        if rows:
+            mean, of = np.mean([row["accuracy"] for row in rows.values()]), f" of {tiles} tiles"
+            facts["changed tiles"] = f"{mean:.2%}{of * bool(tiles)}, mean of {len(rows)} changes"
         return pd.Series(facts, name=self.directory.name).to_frame()
 
 

@@ -494,10 +494,14 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
     assert facts["training"] == "3 epochs, 1.5 minutes"
     assert facts.str.len().max() <= 50  # where pandas would cut them
     assert "new places, another model" not in facts
-    scores = classifier.metadata["scores"] | {"new_places": {"accuracy": 0.92, "tiles": 5400}}
-    metadata = classifier.metadata | {"scores": scores}
-    facts = dataclasses.replace(classifier, metadata=metadata).card()["my_model"]
-    assert facts["new places, another model"] == "92.00% of 5,400 tiles"
+    changes = {name: {"accuracy": share} for name, share in (("jpeg", 0.8), ("shadow", 0.9))}
+    for tiles, shown in (({}, "85.00%"), ({"tiles": 500}, "85.00% of 500 tiles")):
+        scores = classifier.metadata["scores"] | {"new_places": {"accuracy": 0.92, "tiles": 5400}}
+        scores["corrupted"] = {"unchanged": {"accuracy": 0.95, **tiles}, **changes}
+        metadata = classifier.metadata | {"scores": scores}
+        facts = dataclasses.replace(classifier, metadata=metadata).card()["my_model"]
+        assert facts["new places, another model"] == "92.00% of 5,400 tiles"
+        assert facts["changed tiles"] == f"{shown}, mean of 2 changes"
 
 
 def test_save_results_writes_table_and_picture(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -53,7 +54,8 @@ def explanations(
         kind = name.partition(",")[0]
         most[kind] = max(most.get(kind, 1e-6), np.max(heats))
     for column, (name, heats) in enumerate(maps.items(), start=1):
-        scale = {"vmin": 0, "vmax": most[name.partition(",")[0]], "cmap": "inferno"}
+        # The root shows weak evidence beside the strongest tile, which would leave others black.
+        scale = {"norm": PowerNorm(0.5, 0, most[name.partition(",")[0]]), "cmap": "inferno"}
         for row, image, heat in zip(axes, images, heats, strict=True):
             row[column].imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=255)
             drawn = row[column].imshow(np.maximum(heat, 0), alpha=0.65, **scale)

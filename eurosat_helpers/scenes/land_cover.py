@@ -55,7 +55,7 @@ class LandCover:
             rows[name] = {
                 "cells": here.sum(),
                 "hectares": self.hectares[here].sum(),
-                "of these unfamiliar": self.hectares[unlike].sum(),
+                "unfamiliar hectares": self.hectares[unlike].sum(),
             }
         return pd.DataFrame(rows).T.astype({"cells": int}).sort_values("cells", ascending=False)
 
