@@ -55,12 +55,14 @@ def explanations(
         most[kind] = max(most.get(kind, 1e-6), np.max(heats))
     for column, (name, heats) in enumerate(maps.items(), start=1):
         # The root shows weak evidence beside the strongest tile, which would leave others black.
-        scale = {"norm": PowerNorm(0.5, 0, most[name.partition(",")[0]]), "cmap": "inferno"}
+        top = most[name.partition(",")[0]]
+        scale = {"norm": PowerNorm(0.5, 0, top), "cmap": "inferno"}
         for row, image, heat in zip(axes, images, heats, strict=True):
             row[column].imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=255)
             drawn = row[column].imshow(np.maximum(heat, 0), alpha=0.65, **scale)
         axes[0][column].set_title(names[column], fontsize=9)
-        bar = figure.colorbar(drawn, cax=bars[column], orientation="horizontal")
+        bar = figure.colorbar(drawn, cax=bars[column], orientation="horizontal", format="%.2g")
+        bar.set_ticks([0, top / 4, top], minor=False)
         bar.ax.tick_params(labelsize=8)
         bar.set_label(UNITS.get(name.partition(",")[0], ""), fontsize=8)
     for bar in (bars[0], bars[-1]):
