@@ -157,7 +157,8 @@ class Scene:
         if self.said_by == "assumed":
             found.append(
                 f"Nothing says what the numbers in `{name}` mean: a scale of {self.scale[0]:.4g} "
-                f"and an offset of {self.offset[0]:.4g} are assumed. Pass `scale` and `offset`."
+                f"and an offset of {self.offset[0]:.4g} are assumed. Pass `scale` and `offset` (a "
+                "picture that was stretched for display has none that fit)."
             )
         if metres is None:
             found.append(f"`{name}` has no georeference: neither has the map, nor areas.")
