@@ -24,6 +24,7 @@ def dataset(
     mixup: float = 0.0,
     compressed: float = 0.0,
     side: int | None = None,
+    hints: np.ndarray | None = None,
     class_weight: Mapping[int, float] | None = None,
     replicas: int = 1,
     worker: tuple[int, int] = (0, 1),
@@ -44,6 +45,8 @@ def dataset(
         compressed: Share of the tiles that are saved once more, as JPEG with full or halved color
             resolution or as WebP, with a quality of 30 to 96. No layer does that.
         side: Pixels of a random square of each tile that takes its place; `None` takes the tile.
+        hints: Features of each tile, float32 `(N, F)`, to be predicted beside the labels and
+            blended as they are.
         class_weight: Label to weight in the loss, 1 where missing. The weight of a blended tile is
             the mean of those of its classes, in the proportions of its label.
         replicas: Devices that share each batch. Repeated tiles of weight 0 fill up a batch that
@@ -53,7 +56,8 @@ def dataset(
 
     Returns:
         A dataset of images float32 `(batch, 64, 64, 3)`, or of `side`, in 0-255 and one-hot labels
-        `(batch, classes)`; with `class_weight` or several `replicas` also weights `(batch,)`.
+        `(batch, classes)`; with `hints` a pair of labels and hints in place of these; with
+        `class_weight` or several `replicas` also weights `(batch,)`, for each of the two.
     """
     if len(tiles) == 0:
         raise ValueError("`tiles` must hold at least one tile. Received: none.")
@@ -95,18 +99,23 @@ def dataset(
         images = tf.numpy_function(read, [step, index], tiles.images.dtype)
         images.set_shape((None, *[side or tiles.images.shape[1]] * 2, 3))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
+        if hints is not None:
+            labels = tf.concat([labels, tf.gather(hints, index)], axis=1)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
         if compressed:
             shape = images.shape
             images = tf.numpy_function(save_again, [step, images], tf.float32)
             images.set_shape(shape)
+        labels, rest = labels[:, :classes], labels[:, classes:]
+        answers = labels if hints is None else (labels, rest)
         if class_weight is None and replicas * worker[1] == 1:
-            return images, labels
+            return images, answers
         weights = tf.linalg.matvec(labels, weight_of_class)
         # Keras divides by the number of tiles with the padding.
         weights *= tf.cast(padded / size, tf.float32)
-        return images, labels, tf.where(position < size, weights, 0)
+        weights = tf.where(position < size, weights, 0)
+        return images, answers, weights if hints is None else (weights, weights)
 
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread is waited for at the end, for up to a minute

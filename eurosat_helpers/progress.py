@@ -48,7 +48,8 @@ class Epochs(keras.callbacks.Callback):
         super().__init__()
         self.set_model(model)
         self.run, self.epochs, self.steps, self.smoothing = run, epochs, steps, smoothing
-        infer = tf.function(lambda images: model(images, training=False))
+        # Its first output: a second one would be hints.
+        infer = tf.function(lambda images: tf.nest.flatten(model(images, training=False))[0])
         self.infer = infer.get_concrete_function(tf.TensorSpec(model.input_shape, tf.float32))
         # Larger batches than in training, since nothing is kept for gradients.
         self.batches = pipeline.dataset(validation, batch_size=250)
@@ -98,7 +99,6 @@ class Epochs(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
-        self.model._trained_by_run = True  # see `checkpoint.Run`
         if self.interrupted:
             raise KeyboardInterrupt
         if self.line and time.perf_counter() - self.shown > 2:
@@ -106,6 +106,7 @@ class Epochs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         workers.average_statistics(self.model)
+        logs["accuracy"] = next(logs[name] for name in logs if name.endswith("accuracy"))
         logs |= self._validate()  # for the callbacks after this one too
         row = {**logs, "epoch": epoch + 1}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)

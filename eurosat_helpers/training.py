@@ -14,6 +14,7 @@ import pandas as pd
 from sklearn.utils.class_weight import compute_class_weight
 
 from eurosat_helpers import board, checkpoint, devices, pipeline, precision, progress, workers
+from eurosat_helpers import hints as hinting
 from eurosat_helpers.data import Tiles
 from eurosat_helpers.muon import Muon
 
@@ -40,7 +41,10 @@ def compile_model(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
     xla = "auto" if workers.count() == 1 else False  # it cannot sum over workers
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=xla)
+    metrics = ["accuracy"]
+    if len(model.outputs) == 2:  # hints too
+        loss, metrics = [loss, "mean_squared_error"], [metrics, []]
+    model.compile(optimizer, loss, metrics=metrics, jit_compile=xla)
 
 
 def fit(
@@ -57,6 +61,7 @@ def fit(
     mixup: float = 0.0,
     compressed: float = 0.0,
     cropped: float = 0.0,
+    hints: np.ndarray | None = None,
     start_from: str | os.PathLike[str] | None = None,
     muon: bool = True,
     class_weight: Mapping[int, float] | str | None = None,
@@ -84,6 +89,9 @@ def fit(
         compressed: See `pipeline.dataset`.
         cropped: Share of the epochs, rounded down, that begin the run with a random square of 48x48
             pixels of each tile: cheap ones, for a network that takes images of any size.
+        hints: Features of each training tile, float32 `(len(train), F)`, such as
+            `hints.imagenet_features` computes. The features before the last layer learn to predict
+            them too (mean squared error, added to the loss); what predicts them is not kept.
         start_from: `model.keras` of a saved model with the same architecture, to train further;
             `None` trains `model` as it is.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
@@ -129,6 +137,10 @@ def fit(
         first = checkpoint._read_weights(start_from, model, train.class_names)
         # A run is known by the content of the file.
         settings["start_from"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
+    given = model
+    if hints is not None:
+        settings["hints"] = hashlib.sha256(np.ascontiguousarray(hints)).hexdigest()
+        model = hinting._predicting(model, train, hints, seed)
     policy = policy or devices.precision()
     run, strategy = None, model.distribute_strategy
     if policy == "mixed_float16" and workers.count() * strategy.num_replicas_in_sync > 1:
@@ -140,7 +152,7 @@ def fit(
         settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
     if start_from is not None:
-        model.set_weights(first)
+        given.set_weights(first)
     steps = math.ceil(len(train) / batch_size)
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}
@@ -157,6 +169,7 @@ def fit(
             print(f"Resuming after epoch {done} of {epochs}.")
         shown = log_dir is not None and workers.index() == 0 and done < epochs
         boards = [board.Board(log_dir, log, validation)] if shown else []
+        given._trained_by_run = model._trained_by_run = True  # see `checkpoint.Run`
         whole = int(cropped * epochs + 1e-9)  # the first epoch on whole tiles
         parts = (CROP, range(done, whole)), (None, range(max(done, whole), epochs))
         for side, part in (one for one in parts if one[1]):
@@ -168,6 +181,7 @@ def fit(
                 mixup=mixup,
                 compressed=compressed,
                 side=side,
+                hints=hints,
                 class_weight=class_weight,
                 replicas=strategy.num_replicas_in_sync,
                 worker=(workers.index(), workers.count()),

@@ -13,9 +13,9 @@ ROOMS = sorted(
     if path.suffix == ".py" or (path / "__init__.py").is_file()
 )
 # What goes beyond the main path of the pair: changed tiles, users' images, scenes, explanations,
-# several machines, TensorBoard.
+# several machines, TensorBoard, hints of ImageNet.
 BEYOND = ("corruptions", "outliers", "decoding", "pixels", "image_files", "scenes", "attribution")
-BEYOND += ("explorer", "workers", "board", "improvements")
+BEYOND += ("explorer", "workers", "board", "hints", "improvements")
 WINGS = ("data", "plots", "scenes", "improvements")
 
 
@@ -99,7 +99,7 @@ def test_rooms_stay_small():
     pair = [path for path in pair if path.name not in ("maps.py", "explanations.py")]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2921
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2945
     assert lines(files("improvements")) <= 1300
 
 
@@ -124,7 +124,7 @@ def test_public_names_are_few():
     beyond |= {n for room in BEYOND if room != "improvements" for n in public_names(room)}
     names = {name for room in ROOMS for name in public_names(room)} - beyond
     assert len(names) <= 60, sorted(names)
-    assert len(beyond) <= 26, sorted(beyond)
+    assert len(beyond) <= 27, sorted(beyond)
 
 
 def test_every_room_has_its_tests():

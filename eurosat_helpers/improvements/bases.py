@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import applications, layers, ops
 
-from eurosat_helpers import augmentation, models
+from eurosat_helpers import augmentation, hints, models
 from eurosat_helpers.normalization import FusedBatchNormalization
 
 
@@ -77,8 +74,9 @@ def build_transfer(
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    _, side, mean, deviation, reads_bgr = BASES[base]
-    network = _fused(_published(base, weights), reads_bgr=reads_bgr)
+    build, side, mean, deviation, reads_bgr = BASES[base]
+    published = hints._published(base, build, side, weights)
+    network = _fused(published, reads_bgr=reads_bgr)
     network.trainable = weights is None
 
     images = keras.Input((models.IMAGE_SIZE, models.IMAGE_SIZE, 3), name="images")
@@ -95,26 +93,6 @@ def build_transfer(
     x = layers.Dropout(dropout, name="head-dropout")(x)
     logits = layers.Dense(num_classes, name="head-logits")(x)
     return keras.Model(images, logits, name=base)
-
-
-def _published(base: str, weights: str | None) -> keras.Model:
-    """Let Keras build a base and fetch its weights; where it cannot, say which file goes where."""
-    build, side, *_ = BASES[base]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # weights are of another image size
-            return build(include_top=False, weights=weights, input_shape=(side, side, 3))
-    except Exception as error:  # Keras raises no narrower one
-        if weights is None:
-            raise
-        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-        address = re.search(r"https?://\S+\.h5", str(error))
-        file = f"{address[0]} to `{folder}`" if address else f"its file in `{folder}` again"
-        raise FileNotFoundError(
-            f"The ImageNet weights of {base} are missing or damaged, and could not be downloaded. "
-            f"Copy {file} ($KERAS_HOME/models or ~/.keras/models; it must be writable), or train "
-            f"from scratch with `weights=None`. Keras says: {error}"
-        ) from error
 
 
 def _fused(network: keras.Model, *, reads_bgr: bool) -> keras.Model:

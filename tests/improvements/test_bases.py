@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import applications
 
-from eurosat_helpers import export, models
+from eurosat_helpers import export, hints, models
 from eurosat_helpers.improvements import bases
 
 SMALL = "MobileNet_0.75"
@@ -59,7 +59,7 @@ def keras_home(random_weights, tmp_path, monkeypatch):
 def test_base_computes_what_the_network_of_keras_does(name):
     keras.utils.set_random_seed(0)
     base = bases.BASES[name]
-    original = bases._published(name, None)
+    original = hints._published(name, base.build, base.side, None)
     pixels = images(base.side)
     preprocessed = MODULES[name].preprocess_input(pixels.copy())
     take_statistics(original, preprocessed)

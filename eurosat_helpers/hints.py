@@ -1,0 +1,93 @@
+"""Hints: what a network that knows ImageNet sees in the tiles, for another one to predict too."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import applications, layers, ops
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from eurosat_helpers import pipeline
+from eurosat_helpers.data import IMAGE_SIZE, Tiles
+
+SIDE = 96  # pixels to which the tiles are enlarged
+LAYERS = ("conv_pw_11_relu", "conv_pw_13_relu")  # the second is the last one
+
+
+def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
+    """Describe tiles by the features that MobileNet 0.75 with ImageNet weights has of them.
+
+    The outputs of two of its layers, averaged over the tile and over four of its symmetries, are
+    standardized and reduced to their principal components, each with a variance of 1. A network
+    that learns to predict them of a changed tile (`training.fit`) learns what stays the same
+    (FitNets: Romero et al., arXiv 1412.6550).
+
+    Args:
+        tiles: The training tiles.
+        size: Number of the components, at most that of the tiles.
+
+    Returns:
+        float32 features, shape `(N, size)`, the same on each call on one machine.
+
+    Raises:
+        FileNotFoundError: If the weights are not in the cache and cannot be downloaded, or are
+            damaged.
+    """
+    base = _published("MobileNet_0.75", partial(applications.MobileNet, alpha=0.75), SIDE)
+    means = [layers.GlobalAveragePooling2D()(base.get_layer(name).output) for name in LAYERS]
+    images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    enlarged = ops.image.resize(images, (SIDE, SIDE), interpolation="bilinear") / 127.5 - 1
+    network = keras.Model(images, keras.Model(base.input, layers.Concatenate()(means))(enlarged))
+    x = tiles.images
+    views = (x, x[:, ::-1], x.transpose(0, 2, 1, 3), x[:, :, ::-1].transpose(0, 2, 1, 3))
+    batches = (
+        pipeline.dataset(dataclasses.replace(tiles, images=view), batch_size=250) for view in views
+    )
+    features = np.mean([network.predict(one, verbose=0) for one in batches], axis=0)
+    components = PCA(min(size, *features.shape), whiten=True, svd_solver="covariance_eigh")
+    return make_pipeline(StandardScaler(), components).fit_transform(features).astype("float32")
+
+
+def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: int) -> keras.Model:
+    """Give a model a second output, which predicts features from those before its last layer."""
+    if features.ndim != 2 or len(features) != len(train):
+        wanted = f"`hints` must have one row per training tile, shape ({len(train)}, F)"
+        raise ValueError(f"{wanted}. Received: shape {features.shape}")
+    kernel = keras.initializers.GlorotUniform(seed)
+    with model.distribute_strategy.scope():
+        predict = layers.Dense(features.shape[1], kernel_initializer=kernel, name="hints")
+        both = [model.output, predict(model.get_layer("head-pool").output)]
+        predicting = keras.Model(model.input, both)
+    predicting._trained_by_run = getattr(model, "_trained_by_run", False)  # see `checkpoint.Run`
+    return predicting
+
+
+def _published(
+    base: str, build: Callable[..., keras.Model], side: int, weights: str | None = "imagenet"
+) -> keras.Model:
+    """Let Keras build a base and fetch its weights; where it cannot, say which file goes where."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # weights are of another image size
+            return build(include_top=False, weights=weights, input_shape=(side, side, 3))
+    except Exception as error:  # Keras raises no narrower one
+        if weights is None:
+            raise
+        folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+        address = re.search(r"https?://\S+\.h5", str(error))
+        file = f"{address[0]} to `{folder}`" if address else f"its file in `{folder}` again"
+        raise FileNotFoundError(
+            f"The ImageNet weights of {base} are missing or damaged, and could not be downloaded. "
+            f"Copy {file} ($KERAS_HOME/models or ~/.keras/models; it must be writable), or train "
+            f"without them (`weights=None`, `hints=None`). Keras says: {error}"
+        ) from error
