@@ -60,9 +60,11 @@ def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
 
 def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: int) -> keras.Model:
     """Give a model a second output, which predicts features from those before its last layer."""
-    if features.ndim != 2 or len(features) != len(train):
-        wanted = f"`hints` must have one row per training tile, shape ({len(train)}, F)"
-        raise ValueError(f"{wanted}. Received: shape {features.shape}")
+    finite = np.isfinite(features).all()
+    if features.ndim != 2 or len(features) != len(train) or not finite:
+        wanted = f"`hints` must be finite, one row per training tile, shape ({len(train)}, F)"
+        received = f"shape {features.shape}{'' if finite else ' with NaN or infinity'}"
+        raise ValueError(f"{wanted}. Received: {received}")
     kernel = keras.initializers.GlorotUniform(seed)
     with model.distribute_strategy.scope():
         predict = layers.Dense(features.shape[1], kernel_initializer=kernel, name="hints")

@@ -100,7 +100,7 @@ def dataset(
         images.set_shape((None, *[side or tiles.images.shape[1]] * 2, 3))
         images, labels = tf.cast(images, tf.float32), tf.one_hot(tf.gather(truth, index), classes)
         if hints is not None:
-            labels = tf.concat([labels, tf.gather(hints, index)], axis=1)
+            labels = tf.concat([labels, tf.gather(tf.cast(hints, tf.float32), index)], axis=1)
         if mixup:
             images, labels = _blend(images, labels, mixup, (shuffle_seed, step))
         if compressed:

@@ -81,7 +81,12 @@ def test_interrupted_training_with_hints_ends_as_the_uninterrupted_one(
 def test_hints_are_blended_as_labels_and_weighed_as_they_are(demo_tiles):
     tiles = demo_tiles[::10]
     one_hot = np.eye(10, dtype="float32")[tiles.labels]
-    options = {"batch_size": 32, "shuffle_seed": 1, "mixup": 0.4, "hints": 2 * one_hot}
+    options = {
+        "batch_size": 32,
+        "shuffle_seed": 1,
+        "mixup": 0.4,
+        "hints": 2.0 * one_hot.astype(float),
+    }
     for images, (labels, given) in pipeline.dataset(tiles, **options):
         assert len(images) == len(labels)
         np.testing.assert_allclose(given, 2 * labels, atol=1e-6)
@@ -89,7 +94,8 @@ def test_hints_are_blended_as_labels_and_weighed_as_they_are(demo_tiles):
     np.testing.assert_array_equal(*first[2])
 
 
-def test_hints_of_other_tiles_are_refused(parts, some):  # noqa: F811
-    for wrong in (some[:-1], some[:, 0]):
+def test_hints_of_other_tiles_or_unknown_ones_are_refused(parts, some):  # noqa: F811
+    unknown = np.where(some > 1, np.nan, some)
+    for wrong in (some[:-1], some[:, 0], unknown):
         with pytest.raises(ValueError, match=r"shape \(90, F\). Received: shape \("):
             fit_small(build_small(parts), parts, hints=wrong)
