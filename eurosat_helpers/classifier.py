@@ -54,8 +54,7 @@ class Classifier:
         Raises:
             ValueError: If `images` has another shape, dtype or range; the message names the fix.
         """
-        images = np.asarray(images)
-        _check_images(images)
+        _check_images(images := np.asarray(images))
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
