@@ -43,7 +43,7 @@ class Classifier:
         """Predict the class probabilities and the unfamiliarity of tiles.
 
         Args:
-            images: uint8 or floating-point pixels in 0-255, shape `(N, 64, 64, 3)`.
+            images: uint8, or floats in 0-255 that reach 30, pixels of shape `(N, 64, 64, 3)`.
             batch_size: Tiles computed at once.
 
         Returns:
@@ -54,8 +54,7 @@ class Classifier:
         Raises:
             ValueError: If `images` has another shape, dtype or range; the message names the fix.
         """
-        images = np.asarray(images)
-        _check_images(images)
+        _check_images(images := np.asarray(images))
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}")
         batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
@@ -147,11 +146,11 @@ def _describe(encoded: bytes) -> str:
 def _check_images(images: np.ndarray) -> None:
     floats = images.dtype.kind == "f" and images.size > 0
     low, high = (images.min(), images.max()) if floats else (0, 255)  # NaN where any pixel is
-    raw = images.dtype == np.uint8 or (floats and low >= 0 and 1 < high <= 255)
+    raw = images.dtype == np.uint8 or (floats and low >= 0 and 30 <= high <= 255)
     if images.shape[1:] != IMAGE_SHAPE or len(images) == 0 or not raw:
         values = f", {low:.4g} to {high:.4g}" if floats else ""
         raise ValueError(
-            "`images` must be uint8 or floating-point pixels in 0-255 (multiply by 255 what is "
-            "scaled to 0-1), shape (N, 64, 64, 3) with at least one tile (for one tile pass "
-            f"images[None]). Received: {images.dtype}, shape {images.shape}{values}"
+            "`images` must be uint8, or floats in 0-255 that reach 30 (multiply by 255 what is in "
+            "0-1, scale reflectance as EuroSAT's tiles were), shape (N, 64, 64, 3), N >= 1 (for "
+            f"one tile pass images[None]). Received: {images.dtype}, shape {images.shape}{values}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eurosat_helpers import attribution, decoding, models, plots  # noqa: F401 (layers of models)
+from eurosat_helpers import attribution, decoding, models, plots, record  # noqa: F401 (layers)
 from eurosat_helpers.classifier import Classifier
 from eurosat_helpers.data import Tiles
 
@@ -86,8 +87,15 @@ class Explorer(widgets.VBox):
 
     @cached_property
     def model(self) -> keras.Model:
-        """The Keras model behind the graph, for Grad-CAM."""
-        return keras.saving.load_model(self.classifier.directory / "model.keras", compile=False)
+        """The Keras model behind the graph, for Grad-CAM; a RuntimeError if it is not there."""
+        directory, same = self.classifier.directory, False
+        try:
+            return keras.saving.load_model(directory / "model.keras", compile=False)
+        finally:  # a training may have saved another one since the graph was loaded
+            with contextlib.suppress(OSError, ValueError):
+                same = record.read(directory)[0] == self.classifier.metadata
+            if not same:
+                raise RuntimeError("the saved model was replaced or is gone: load it again")
 
     def _draw(self, *, next_seed: bool = False) -> None:
         self.seed += next_seed
@@ -146,11 +154,13 @@ class Explorer(widgets.VBox):
         self._show(images[0], answer["probabilities"][0], title)
 
     def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:
+        maps, label = {}, probabilities.argmax()[None]
         try:
-            label = probabilities.argmax()[None]
-            maps = {"Grad-CAM": attribution.grad_cam(self.model, image[None], label)}
+            maps["Grad-CAM"] = attribution.grad_cam(self.model, image[None], label)
+        except RuntimeError as error:  # of the property above
+            title = f"{title} ({error})"
         except ValueError:  # an ensemble has no convolutions of its own
-            maps, title = {}, f"{title} (this model has no layer for Grad-CAM)"
+            title = f"{title} (this model has no layer for Grad-CAM)"
         names = self.classifier.class_names
         self.detail.children = [
             _picture(

@@ -10,7 +10,8 @@ likeliest class is not their label, the least likely label first: file, label, s
 score (probability of the given label, 0 to 1), whether confident learning (Northcutt et al., arXiv
 1911.00068) flags it as wrong, and `judgement`, which is written after a look at the tile and kept
 when the audit runs again: "wrong" (the suggested label fits, the given one does not), "right" (the
-other way round), or "unclear" (both fit, or neither, or the picture does not tell).
+other way round), or "unclear" (both fit, or neither, or the picture does not tell). A row that was
+judged stays, without a score and at the end, where the networks no longer contradict it.
 `docs/label_issues.png` shows the first 100.
 """
 
@@ -76,7 +77,10 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
 
 
 def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
-    """Make the table of labels that the networks contradict, the least likely first."""
+    """Make the table of labels that the networks contradict, the least likely first.
+
+    Judgements of other rows come last, without a score.
+    """
     ranked = {"return_indices_ranked_by": "self_confidence", "n_jobs": 1}
     other = find_label_issues(
         tiles.labels, probabilities, filter_by="predicted_neq_given", **ranked
@@ -91,7 +95,10 @@ def issues(tiles: data.Tiles, probabilities: np.ndarray) -> pd.DataFrame:
     # A judgement is of two labels: it does not hold for another suggestion.
     keys = ["file", "label", "suggested"]
     known = pd.read_csv(TABLE, keep_default_na=False)[[*keys, "judgement"]]
-    return table.merge(known, "left", on=keys).fillna({"judgement": ""})
+    again = known.set_index(keys).index.isin(table.set_index(keys).index)
+    kept = known[~again & (known.judgement != "")].assign(flagged=False)
+    table = table.merge(known, "left", on=keys).fillna({"judgement": ""})
+    return pd.concat([table, kept], ignore_index=True)
 
 
 def cleaned(tiles: data.Tiles, table: pd.DataFrame) -> pd.DataFrame:
@@ -131,6 +138,7 @@ def main() -> None:
     print(pd.Series(evaluation.scores(tiles.labels, probabilities)).to_string())
     table = issues(tiles, probabilities)
     files.write(TABLE, table.to_csv(index=False).encode())
+    table = table.dropna(subset="score")
     counts = pd.crosstab(table.label[table.flagged], table.suggested[table.flagged], margins=True)
     print(f"{len(table)} answers differ, {table.flagged.sum()} of them are flagged:")
     print(counts.to_string())

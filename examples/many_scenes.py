@@ -4,15 +4,18 @@ Run `python examples/many_scenes.py maps scene1.tif scene2.tif ...`, with the ad
 scheduler in DASK_SCHEDULER to use its workers, which must see the same files. The scenes must say
 what their numbers mean: scale, offset and level, as products and what `scenes.fetch` writes do. It
 needs `pip install distributed`. A scene whose worker dies goes to another one; a map is written
-completely or not at all, so running the command again does only what is missing.
+completely or not at all, so running the command again does only what is missing. The name of a map
+is that of the folder and of the scene, and a mark of the complete path.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 from distributed import Client, as_completed
 
 from eurosat_helpers import artifact, scenes
@@ -23,6 +26,8 @@ MODEL = Path(__file__).resolve().parent.parent / "saved_model" / "eurosat_cnn"
 def classify(source: str, output: str) -> str:
     """Map one scene on a worker, and return what was done."""
     land_cover = scenes.classify(source, artifact.load(MODEL), output)
+    if np.isnan(land_cover.cell_metres):
+        return f"{output}: no areas, since the scene has no georeference"
     return f"{output}: {land_cover.areas()['hectares'].sum():,.0f} ha"
 
 
@@ -32,11 +37,9 @@ def main(folder: str, sources: list[str]) -> None:
     maps.mkdir(parents=True, exist_ok=True)
     sources = [source if "://" in source else str(Path(source).resolve()) for source in sources]
     outputs = {}
-    for source in sources:  # with the name of its folder: many products name their images alike
-        path = Path(source)
-        outputs[source] = maps / f"{path.parent.name}_{path.stem}_map.tif"
-    if len(set(outputs.values())) < len(outputs):
-        sys.exit("Two scenes have one name and one name of their folder: map them apart.")
+    for source in sources:  # many products name their images and folders alike
+        path, mark = Path(source), hashlib.sha256(os.fsencode(source)).hexdigest()[:8]
+        outputs[source] = maps / f"{path.parent.name}_{path.stem}_{mark}_map.tif"
     missing = [(source, str(file)) for source, file in outputs.items() if not file.exists()]
     print(f"{len(missing)} of {len(outputs)} scenes to map", flush=True)
     with Client(os.environ.get("DASK_SCHEDULER")) as client:

@@ -55,8 +55,10 @@ def test_predict_takes_pixels_as_floats(classifier):
         np.testing.assert_allclose(classifier.predict(IMAGES.astype(dtype)), wanted, atol=1e-6)
 
 
-def test_predict_takes_black_tiles_of_integers(classifier):
+def test_predict_takes_dark_tiles_of_integers_and_floats_from_30_on(classifier):
     assert classifier.predict(np.zeros_like(IMAGES)).shape == (5, 10)
+    dark = IMAGES // 8
+    np.testing.assert_array_equal(classifier.predict(dark), classifier.predict(dark * 1.0))
 
 
 def test_predict_says_what_images_must_be_and_what_they_are(classifier):
@@ -77,9 +79,12 @@ def test_predict_says_what_images_must_be_and_what_they_are(classifier):
         (np.where(IMAGES == 7, np.inf, IMAGES), "float64, .* 0 to inf"),
         (IMAGES / 255, "float64, .* 0 to 1"),
         (IMAGES / 127.5 - 1, "float64, .* -1 to 1"),
+        (IMAGES * 0.0, "float64, .* 0 to 0"),
+        (IMAGES / 255 * 1.4, "float64, .* 0 to 1.4"),  # reflectance: clouds and snow exceed 1
+        (IMAGES / 255 * 29.9, "float64, .* 0 to 29.9"),
         (IMAGES * 257.0, "float64, .* 0 to 6.5.*"),
     ):
-        expected = r"`images` must be uint8 or .* in 0-255 \(multiply by 255 .*images\[None\]"
+        expected = r"`images` must be uint8, or .* in 0-255 that reach 30 .*images\[None\]"
         with pytest.raises(ValueError, match=rf"{expected}\). Received: {received}$"):
             classifier.predict(images)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import shutil
 
 import keras
 import numpy as np
@@ -116,6 +118,50 @@ def test_ensemble_without_convolutions_of_its_own_shows_its_probabilities(panel)
     )
     panel.grid.children[0].children[1].click()
     assert Image.open(io.BytesIO(panel.detail.children[0].value)).width == 1000
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ("before", "the saved model was replaced or is gone: load it again)"),
+        ("meanwhile", "the saved model was replaced or is gone: load it again)"),
+        ("gone", "the saved model was replaced or is gone: load it again)"),
+        ("never, but of unknown layers", "this model has no layer for Grad-CAM)"),
+    ],
+)
+def test_model_that_was_replaced_on_disk_explains_nothing(
+    tmp_path, demo_tiles, monkeypatch, when, said
+):
+    copy = shutil.copytree(SHIPPED, tmp_path / "mine")
+    panel = explorer.Explorer(artifact.load(copy), demo_tiles[:50])
+    read, draw, drawn = keras.saving.load_model, explorer.plots.explanations, {}
+
+    def replace():
+        record = json.loads((copy / "metadata.json").read_text(encoding="utf-8"))
+        text = json.dumps(record | {"date": "2030-01-01T00:00:00+00:00"})
+        (copy / "metadata.json").write_text(text, encoding="utf-8")
+
+    def load_model(*arguments, **settings):
+        if when == "meanwhile":
+            replace()
+        if when.startswith("never"):
+            raise ValueError("unknown layer")
+        return read(*arguments, **settings)
+
+    def explanations(images, maps, *rest, title):
+        drawn.update(title=title, maps=maps)
+        return draw(images, maps, *rest, title=title)
+
+    monkeypatch.setattr(keras.saving, "load_model", load_model)
+    monkeypatch.setattr(explorer.plots, "explanations", explanations)
+    if when == "before":
+        replace()
+    if when == "gone":
+        shutil.rmtree(copy)
+    panel.mistakes.value = False
+    panel.grid.children[0].children[1].click()
+    assert f"({said}" in drawn["title"]
+    assert drawn["maps"] == {}
 
 
 def test_picture_takes_its_place_where_widgets_cannot_run(panel):

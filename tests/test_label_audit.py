@@ -39,3 +39,26 @@ def test_changed_labels_are_found_and_judgements_are_kept(audit, demo_tiles):
     table.to_csv(audit["TABLE"], index=False)
     again = audit["issues"](tiles, probabilities)
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_judgements_stay_where_the_networks_contradict_no_more(audit, demo_tiles):
+    right = np.eye(10)[demo_tiles.labels] * 0.9 + 0.01
+    others = right.copy()
+    first, second = others[[3, 50]] = np.roll(right[[3, 50]], 1, axis=1)
+    assert first.argmax() != second.argmax()
+    table = audit["issues"](demo_tiles, others)
+    audit["TABLE"].parent.mkdir()
+    table["judgement"] = ["right", ""]
+    table.to_csv(audit["TABLE"], index=False)
+    for _ in range(2):  # from the table as it was, and from one with a row that was kept
+        kept = audit["issues"](demo_tiles, right)
+        assert kept.file.tolist() == table.file[:1].tolist()
+        assert kept.judgement.tolist() == ["right"]
+        assert kept.score.isna().all()
+        assert not kept.flagged.any()
+        kept.to_csv(audit["TABLE"], index=False)
+    others[3] = np.roll(right[3], 2)  # another suggestion: not what was judged
+    again = audit["issues"](demo_tiles, others)
+    assert again.score.notna().tolist() == [True, True, False]
+    assert again.judgement.tolist() == ["", "", "right"]
+    assert again.suggested[2] == table.suggested[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -64,6 +66,34 @@ def test_figure_fits_a_notebook_shows_its_title_and_is_closed(draw):
     assert figure.get_figwidth() <= 10
     sizes = [text.get_fontsize() for text in figure.findobj(plt.Text) if text.get_text()]
     assert min(sizes) >= 8
+
+
+FORMULAS = ["$x^2$", "a $ b", *(f"rice_$_2_$_{number}" for number in range(5))]  # the last fail
+CELLS = np.zeros((8, 8, 3), "uint8"), np.arange(64).reshape(8, 8) % 7, HEATS[0, :8, :8]
+NAMED = {
+    "tile_grid": lambda: plots.tile_grid(IMAGES, FORMULAS, title="$y_3$"),
+    "prediction_grid": lambda: plots.prediction_grid(
+        IMAGES, FORMULAS, FORMULAS, [0.5] * 7, title="$y_3$"
+    ),
+    "reliability_diagram": lambda: plots.reliability_diagram(RELIABILITY, title="$y_3$"),
+    "explanations": lambda: plots.explanations(
+        IMAGES, {"$y_3$": HEATS}, HEATS[:, 0, :7], FORMULAS, FORMULAS, title="$y_3$"
+    ),
+    "robustness": lambda: plots.robustness(ROBUSTNESS.set_axis(FORMULAS[:3:2]), title="$y_3$"),
+    "scene_map": lambda: plots.scene_map(*CELLS, CELLS[2] < 0.5, FORMULAS, title="$y_3$"),
+}
+
+
+def saved(figure: Figure) -> bytes:
+    figure.savefig(picture := io.BytesIO())
+    return picture.getvalue()
+
+
+@pytest.mark.parametrize("draw", NAMED.values(), ids=NAMED)
+def test_names_and_titles_are_no_formulas(draw):
+    with plt.rc_context({"text.parse_math": False}):
+        wanted = saved(draw())
+    assert saved(draw()) == wanted
 
 
 def test_tile_grid_breaks_a_name_that_is_wider_than_its_tile():

@@ -512,6 +512,40 @@ def test_interrupted_map_resumes_and_ends_as_an_uninterrupted_one(
     assert not list(tmp_path.glob("*.unfinished"))
 
 
+def test_scene_that_is_written_again_while_it_is_read_gives_no_map(
+    classifier, mosaic, tmp_path, monkeypatch
+):
+    source = write(tmp_path / "scene.tif", np.tile(mosaic, (3, 1, 1)))
+    monkeypatch.setattr(sweeping, "SECONDS", 0)  # a state is kept after each block
+    monkeypatch.setattr(sweeping, "BLOCK", 14)
+    changes = [
+        lambda: write(source, np.tile(mosaic, (3, 1, 1))[::-1]),
+        lambda: write(tmp_path / "new.tif", np.tile(mosaic, (3, 1, 1))).replace(source),
+        source.unlink,
+    ]
+
+    class Rewritten:
+        directory, metadata = classifier.directory, classifier.metadata
+        class_names = classifier.class_names
+        served = 0
+
+        def serve(self, images, **options):
+            self.served += 1
+            if self.served == 3:
+                changes.pop()()
+            return classifier.serve(images, **options)
+
+    output = tmp_path / "map.tif"
+    while changes:
+        write(source, np.tile(mosaic, (3, 1, 1)))
+        with pytest.raises(ValueError, match=r"scene\.tif` changed while it was read: repeat"):
+            scenes.classify(source, Rewritten(), output, **GREY)
+        assert not [path for path in tmp_path.iterdir() if path.name not in ("scene.tif", ".lock")]
+    alone = scenes.classify(source, classifier, tmp_path / "alone.tif", **GREY)
+    found = scenes.classify(source, classifier, output, **GREY)
+    np.testing.assert_array_equal(found.classes, alone.classes)
+
+
 def test_web_map_of_a_scene_on_both_sides_of_180_degrees(classifier, mosaic, tmp_path):
     grid = {"crs": "EPSG:32760", "transform": Affine(10, 0, 818000, 0, -10, 8_129_000)}
     source = write(tmp_path / "scene.tif", mosaic, **grid)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from eurosat_helpers.plots.charts import draw_axes
-from eurosat_helpers.plots.style import BLUE, GRAY, WIDTH
+from eurosat_helpers.plots.style import BLUE, GRAY, PLAIN, WIDTH
 
 
 def accuracy_against_cost(
@@ -33,7 +33,8 @@ def accuracy_against_cost(
     names = [f"{number}  {name}" for number, name in enumerate(table["name"], start=1)]
     for name, seconds, accuracy in zip(names, table["seconds"], table["accuracy"], strict=True):
         axes.plot(seconds, accuracy, "o", color=BLUE, markersize=4, label=name)
-    axes.set(title=title, xlabel="training time in seconds (log scale)", xscale="log")
+    axes.set_title(title, **PLAIN)
+    axes.set(xlabel="training time in seconds (log scale)", xscale="log")
     axes.set_ylabel("validation accuracy")
     axes.margins(0.1)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -41,8 +42,9 @@ def accuracy_against_cost(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), handlelength=0)
-    for handle in legend.legend_handles:
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
         handle.set_visible(False)
+        text.set(**PLAIN)
     figure.draw_without_rendering()  # settles where the points are
     points = axes.transData.transform(table[["seconds", "accuracy"]].to_numpy())
     points *= 72 / figure.dpi  # as offsets are given

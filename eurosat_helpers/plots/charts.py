@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from eurosat_helpers.plots.style import BLUE, GRAY, STYLE, VERMILLION
+from eurosat_helpers.plots.style import BLUE, GRAY, PLAIN, STYLE, VERMILLION
 
 
 def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
@@ -24,7 +24,8 @@ def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # not 82.5 %
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set(xlabel="share of the tiles, or of the sure answers")
-    figure.suptitle(title)
+    plt.setp(axes.get_yticklabels(), **PLAIN)
+    figure.suptitle(title, **PLAIN)
     return figure
 
 
@@ -32,14 +33,14 @@ def reliability_diagram(reliability: pd.DataFrame, *, title: str = "Reliability"
     """Draw `calibration.reliability`: accuracy against confidence, and the tiles of each bin."""
     figure, (upper, lower) = draw_axes(7, 6, rows=2, sharex=True, height_ratios=(3, 1))
     bins = reliability[reliability["tiles"] > 0]
-    place = {"x": bins["low"], "width": bins["high"] - bins["low"], "align": "edge"}
-    place["edgecolor"] = "white"
+    place = {"x": bins.low, "width": bins.high - bins.low, "align": "edge", "edgecolor": "white"}
     upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", label="perfect calibration")
     upper.bar(height=bins["accuracy"], color=BLUE, alpha=0.4, label="accuracy of a bin", **place)
     mean = {"color": VERMILLION, "label": "accuracy at the mean confidence of the bin"}
     upper.plot(bins["confidence"], bins["accuracy"], "o", **mean)
     upper.legend(frameon=False, loc="upper left", fontsize=8)
-    upper.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.03))
+    upper.set_title(title, **PLAIN)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.03))
     lower.bar(height=bins["tiles"], color=GRAY, **place)
     lower.set(xlabel="confidence", ylabel="tiles (log scale)", yscale="log", ylim=(0.7, None))
     lower.minorticks_off()

@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from eurosat_helpers.plots.style import BLUE, STYLE, WIDTH
+from eurosat_helpers.plots.style import BLUE, PLAIN, STYLE, WIDTH
 
 SHOWN = 3  # classes of a row
 UNITS = {"Grad-CAM": "part of the logit", "occlusion": "fall of the log-odds"}
@@ -48,7 +48,7 @@ def explanations(
     (*axes, bars), names = axes, [None, *maps]
     for row, image, text in zip(axes, images, titles, strict=True):
         row[0].imshow(np.asarray(image).astype("uint8"))
-        row[0].set_ylabel(text, fontsize=8)
+        row[0].set_ylabel(text, fontsize=8, **PLAIN)
     most = {}  # of each kind
     for name, heats in maps.items():
         kind = name.partition(",")[0]
@@ -60,7 +60,7 @@ def explanations(
         for row, image, heat in zip(axes, images, heats, strict=True):
             row[column].imshow(np.asarray(image).mean(axis=-1), cmap="gray", vmin=0, vmax=255)
             drawn = row[column].imshow(np.maximum(heat, 0), alpha=0.65, **scale)
-        axes[0][column].set_title(names[column], fontsize=9)
+        axes[0][column].set_title(names[column], fontsize=9, **PLAIN)
         bar = figure.colorbar(drawn, cax=bars[column], orientation="horizontal", format="%.2g")
         bar.set_ticks([0, top / 4, top], minor=False)
         bar.ax.tick_params(labelsize=8)
@@ -70,6 +70,7 @@ def explanations(
     for row, shares in zip(axes, probabilities, strict=True):
         best = np.argsort(-shares)[:SHOWN][::-1]
         row[-1].barh([class_names[number] for number in best], shares[best], color=BLUE)
+        plt.setp(row[-1].get_yticklabels(), **PLAIN)
         row[-1].set(xlim=(0, 1), box_aspect=0.6)
         row[-1].xaxis.set_major_formatter(PercentFormatter(1))
         row[-1].tick_params(labelsize=8)
@@ -77,5 +78,5 @@ def explanations(
         for cell in row[:-1]:
             cell.set(xticks=[], yticks=[])
     axes[0][-1].set_title("probability", fontsize=9)
-    figure.suptitle(title)
+    figure.suptitle(title, **PLAIN)
     return figure

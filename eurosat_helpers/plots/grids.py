@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from eurosat_helpers.plots.style import GREEN, PURPLE, STYLE, VERMILLION, WIDTH
+from eurosat_helpers.plots.style import GREEN, PLAIN, PURPLE, STYLE, VERMILLION, WIDTH
 
 
 def tile_grid(
@@ -35,12 +35,12 @@ def tile_grid(
     figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)
     for cell, image, text in zip(axes.flat, images, titles, strict=False):
         cell.imshow(np.asarray(image).astype("uint8"), interpolation="lanczos")
-        cell.set_title(text, fontsize=8.5 if columns <= 6 else 8, pad=4)
+        cell.set_title(text, fontsize=8.5 if columns <= 6 else 8, pad=4, **PLAIN)
         cell.set(xticks=[], yticks=[])
         cell.spines[:].set_visible(False)
     for cell in axes.flat[len(images) :]:
         cell.set_axis_off()
-    figure.suptitle(title if titles else f"{title} (no tiles)")
+    figure.suptitle(title if titles else f"{title} (no tiles)", **PLAIN)
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from eurosat_helpers.plots.style import STYLE
+from eurosat_helpers.plots.style import PLAIN, STYLE
 
 # Of the ten classes of EuroSAT in their order. Any two differ by 30 or more (CIE 1976), for readers
 # with each kind of color blindness too (Machado et al. 2009). Further classes get Matplotlib's.
@@ -80,7 +80,8 @@ def scene_map(
             PolyCollection(cells, hatch="xxxx", facecolor="none", edgecolor="black", linewidth=0)
         )
         keys.append(Patch(facecolor="white", edgecolor="black", hatch="xxxx", label="unfamiliar"))
-    figure.legend(handles=keys, ncols=6, fontsize=9, frameon=False, loc="outside lower center")
+    place = {"ncols": 6, "fontsize": 9, "frameon": False, "loc": "outside lower center"}
+    plt.setp(figure.legend(handles=keys, **place).get_texts(), **PLAIN)
     if np.isfinite(cell_metres):
         metres = 10 ** np.floor(np.log10(cell_metres * columns / 2))
         metres *= max(step for step in (1, 2, 5) if step * metres <= cell_metres * columns / 2)
@@ -91,5 +92,5 @@ def scene_map(
     for chart, name in zip(axes, ("scene", "class", "confidence"), strict=True):
         chart.set(title=name, xticks=[], yticks=[], aspect="equal")
         chart.set(xlim=(0, columns), ylim=(rows, 0))
-    figure.suptitle(title)
+    figure.suptitle(title, **PLAIN)
     return figure

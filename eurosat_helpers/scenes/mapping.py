@@ -58,7 +58,8 @@ def classify(
 
     Raises:
         FileNotFoundError: If `source` is missing.
-        ValueError: If `source` is no such scene or damaged, or an argument does not fit it.
+        ValueError: If `source` is no such scene, damaged, or changed by another process meanwhile,
+            or an argument does not fit it.
         ConnectionError: If `source` is an address, and its server does not answer.
         OSError: If the map cannot be written.
 
@@ -73,7 +74,7 @@ def classify(
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     scene = opening.open_scene(source, bands=bands, scale=scale, offset=offset, level=level)
-    first = scene.files[0]
+    first, before = scene.files[0], scene.identity()
     if output.resolve() in scene.paths():
         raise ValueError(f"`output` must be another file than `source`. Received: {output}.")
     if min(first.shape) < SIDE:
@@ -88,6 +89,9 @@ def classify(
     state_file = output.with_name(f".{output.name}.unfinished")
     hazy = scene.as_level_1c(picture[valid])  # the picture shows the scene as it is
     answers = sweeping.sweep(hazy, classifier, stride, state_file)
+    if scene.identity() != before:  # some strips may be of the old file, and some of the new one
+        state_file.unlink(missing_ok=True)
+        raise ValueError(f"`{first.name}` changed while it was read: repeat the call.")
     probabilities, unfamiliarity = answers[..., :-1], answers[..., -1]
     known = ~np.isnan(unfamiliarity)
     metres = scene.pixel_metres() or (np.nan, np.nan)

@@ -36,6 +36,17 @@ def test_runs_are_points_with_numbers_that_a_legend_explains():
     assert all(figure.bbox.contains(*corner) for corner in legend.corners())
 
 
+def test_names_and_titles_are_no_formulas():
+    pictures = []
+    for settings in ({"text.parse_math": False}, {}):
+        with plt.rc_context(settings):
+            table = CROWDED[:2].assign(name=["$x^2$", "run_$_2_$_3"])  # the second one fails
+            figure = charts.accuracy_against_cost(table, title="$y_3$")
+            figure.savefig(picture := io.BytesIO())
+        pictures.append(picture.getvalue())
+    assert pictures[0] == pictures[1]
+
+
 @pytest.mark.parametrize(
     "table", [CROWDED, runs.table(PROJECT / "docs")], ids=["crowded", "measured"]
 )
