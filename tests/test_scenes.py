@@ -186,6 +186,8 @@ def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
         opening.open_scene(file)
     assert opening.open_scene(file, level="L1C").scale[0] * 255 == pytest.approx(0.3558)
     assert opening.open_scene(file, scale=0.001).scale == (0.001,) * 3
+    for name in ("eastcity.tif", "eastcity_L1C.tif", "Mantci2.tif"):  # a word that holds TCI
+        assert opening.open_scene(write(tmp_path / name, mosaic)).said_by == "assumed"
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A", "L2A of 2017"])

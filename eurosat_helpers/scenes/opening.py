@@ -145,7 +145,8 @@ def _assumed(
 ) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
     """Take scale and offset from the name, else from the kind of the numbers."""
     kind = np.dtype(file.dtypes[0])
-    if kind == np.uint8 and "TCI" in Path(file.name).stem.upper():
+    # As a word of its own: eastcity.tif is none.
+    if kind == np.uint8 and re.search(r"(?<![A-Z])TCI(?![A-Z])", Path(file.name).stem.upper()):
         if level is None:
             raise ValueError(
                 f"`level` must be given for a true-color image whose name does not say it, since "
