@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 
 from eurosat_helpers.classifier import Classifier
-from eurosat_helpers.scenes import land_cover, opening, sweeping
+from eurosat_helpers.scenes import doubts, land_cover, opening, sweeping
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
 from eurosat_helpers.scenes.sweeping import SIDE
 
@@ -82,7 +82,7 @@ def classify(
             f"{first.height} x {first.width}."
         )
     picture, valid = sweeping.overview(scene)
-    for doubt in scene.doubts(picture[valid]):
+    for doubt in doubts.find(scene, picture[valid]):
         warnings.warn(doubt, stacklevel=2)
 
     state_file = output.with_name(f".{output.name}.unfinished")

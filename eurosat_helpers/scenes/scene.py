@@ -19,7 +19,6 @@ from rasterio.windows import Window
 from eurosat_helpers import pixels
 
 WHITE = 0.275  # reflectance of grey level 255
-PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
 EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
@@ -28,7 +27,6 @@ GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP
 # remembers for good that a request failed.
 REMOTE = {**GDAL, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 REMOTE |= {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"}
-DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
 
 
 @dataclass(frozen=True)
@@ -150,45 +148,6 @@ class Scene:
                 metre /= math.cosh(middle / EARTH)
             return metre * down, metre * across
         return DEGREE * down, DEGREE * across * math.cos(math.radians(middle))
-
-    def doubts(self, overview: np.ndarray) -> list[str]:
-        """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
-        found, metres, name = [], self.pixel_metres(), self.files[0].name
-        if self.said_by == "assumed":
-            found.append(
-                f"Nothing says what the numbers in `{name}` mean: a scale of {self.scale[0]:.4g} "
-                f"and an offset of {self.offset[0]:.4g} are assumed. Pass `scale` and `offset` (a "
-                "picture that was stretched for display has none that fit)."
-            )
-        if metres is None:
-            found.append(f"`{name}` has no georeference: neither has the map, nor areas.")
-        elif not all(8 < side < 12.5 for side in metres):
-            found.append(
-                f"The pixels of `{name}` are {metres[1]:.3g} x {metres[0]:.3g} m on the ground, "
-                f"those of the training {PIXEL:.0f} m: resample the scene (`gdalwarp -tr 10 10`)."
-            )
-        if self.level is None and self._looks_hazeless(overview):
-            found.append(
-                f"Nothing says the processing level of `{name}`. Its darkest blue is that of level "
-                '2A, so a clear atmosphere is added: pass `level`, "L1C" or "L2A", or correct '
-                "`scale` and `offset` if they are wrong."
-            )
-        if len(overview) == 0:
-            found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
-        else:
-            dark = np.percentile(overview[:, 0], 0.5)
-            if dark > DARK:
-                found.append(
-                    f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
-                    "Is an offset of 1000 left in, as products have it since January 2022? Then "
-                    "pass `offset=-0.1`."
-                )
-            if (overview.max(axis=1) <= 1).mean() > 0.2:
-                found.append(
-                    f"Many pixels of `{name}` reflect nothing: are the scale of "
-                    f"{self.scale[0]:.4g} and the offset of {self.offset[0]:.4g} right for it?"
-                )
-        return found
 
 
 def _grey(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:
