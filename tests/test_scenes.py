@@ -1,5 +1,6 @@
 """Tests of eurosat_helpers.scenes: small scenes through the shipped model."""
 
+import math
 import os
 import re
 import warnings
@@ -414,6 +415,35 @@ def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path
             expected = 64 * a, 64 * b, c, 64 * d, 64 * e, f
             np.testing.assert_allclose(file.transform[:6], expected)
         assert found.hectares[0, 0] == pytest.approx(40.96, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "place"),
+    [
+        ("EPSG:3857", 20, (12.2, 60)),
+        ("EPSG:900913", 20, (12.2, 60)),
+        ("ESRI:102113", 20, (12.2, 60)),
+        ("EPSG:3395", 20, (12.2, 60)),
+        ("EPSG:3857", 20, (179.999, 60)),  # the scene lies on both sides of 180 degrees
+        ("EPSG:3413", 11.23, (12.2, 46.58)),  # polar, far from the pole
+        ("EPSG:4807", 1.2e-4, (2, 46.58)),  # in grads, from Paris
+    ],
+)
+def test_pixels_are_measured_on_the_ground_whatever_the_grid(mosaic, tmp_path, crs, pixel, place):
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, *([degree] for degree in place))
+    grid = Affine(pixel, 0, x - 128 * pixel, 0, -pixel, y + 96 * pixel)
+    scene = opening.open_scene(write(tmp_path / "scene.tif", mosaic, crs=crs, transform=grid))
+    expected = (10, 10)
+    if crs == "EPSG:4807":
+        expected = (12.0, 12.0 * math.cos(math.radians(46.58)))  # a grad is 100 km
+    assert scene.pixel_metres() == pytest.approx(expected, rel=0.007)
+
+
+@pytest.mark.parametrize("transform", [UTM["transform"], Affine(10, 0, 5e9, 0, -10, 5e9)])
+def test_a_grid_of_survey_is_measured_in_its_own_metres(mosaic, tmp_path, transform):
+    scene = opening.open_scene(write(tmp_path / "scene.tif", mosaic, transform=transform))
+    nowhere = transform != UTM["transform"]
+    assert scene.pixel_metres() == (None if nowhere else pytest.approx((10, 10), rel=1e-9))
 
 
 @pytest.mark.parametrize(

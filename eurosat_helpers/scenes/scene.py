@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.warp
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from eurosat_helpers import pixels
 
 WHITE = 0.275  # reflectance of grey level 255
-EARTH = 6_378_137.0  # metres, radius at the equator
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
 GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
@@ -136,18 +136,24 @@ class Scene:
         file = self.files[0]
         if file.crs is None or file.transform.is_identity:
             return None
-        a, b, _, d, e, north = file.transform[:6]
-        across, down = math.hypot(a, d), math.hypot(b, e)
-        middle = north + d * file.width / 2 + e * file.height / 2
-        if not file.crs.is_geographic:
-            try:
-                metre = file.crs.linear_units_factor[1]
-            except rasterio.errors.CRSError:  # a grid of its own, that lies nowhere
-                return None
-            if file.crs.to_epsg() == 3857:  # web Mercator, which stretches towards the poles
-                metre /= math.cosh(middle / EARTH)
-            return metre * down, metre * across
-        return DEGREE * down, DEGREE * across * math.cos(math.radians(middle))
+        x, y = file.width / 2, file.height / 2
+        places = [file.transform * place for place in ((x, y), (x, y + 1), (x + 1, y))]
+        try:
+            east, north = rasterio.warp.transform(file.crs, "EPSG:4326", *zip(*places, strict=True))
+            shrink = math.cos(math.radians(north[0]))  # of degrees of longitude
+        except Exception:  # GDAL's own, or infinity: a grid or a place that lies nowhere on Earth
+            return None
+        metres = [
+            # Longitude jumps from 180 to -180.
+            DEGREE * math.hypot(y - north[0], shrink * math.remainder(x - east[0], 360))
+            for x, y in zip(east[1:], north[1:], strict=True)
+        ]
+        if file.crs.is_projected:
+            unit = file.crs.linear_units_factor[1]
+            own = [unit * math.dist(places[0], place) for place in places[1:]]
+            # Grids for surveys (UTM) stretch by less, and areas are stated in their own metres.
+            metres = own if np.allclose(own, metres, rtol=0.01) else metres
+        return tuple(metres)
 
 
 def _grey(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:
