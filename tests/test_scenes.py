@@ -13,6 +13,7 @@ import rasterio
 import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
+from rasterio.enums import ColorInterp
 
 from eurosat_helpers import artifact, data, pixels, plots, scenes
 from eurosat_helpers.scenes import opening, sweeping
@@ -304,7 +305,13 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
         (short, {}),
     ]
     for number, words in enumerate(
-        (["blue", "Green", "red"], ["blue B02", "green B03", "red B04"])
+        (
+            ["blue", "Green", "red"],
+            ["blue B02", "green B03", "red B04"],
+            ["B2_median", "B3_median", "B4_median"],
+            ["B02_reflectance", "B03_reflectance", "B04_reflectance"],
+            ["Blue band", "Green Band", "red band"],
+        )
     ):
         named = write(tmp_path / f"named{number}.tif", mosaic[..., ::-1], descriptions=words)
         sources.append((named, {}))
@@ -319,12 +326,32 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "described", [["B08", "B04", "B03"], ["B04", "B03", None], ["B04", "B04", "B03"]]
+    "described",
+    [
+        ["B08", "B04", "B03"],
+        ["B04", "B03", None],
+        ["B04", "B04", "B03"],
+        ["B04_20m", "B03_20m", "B02_60m"],
+        ["B04_median", "B04_mask", "B03_median"],
+        ["Band 2", "Band 3", "Band 4"],  # of Sentinel-2, or of Landsat
+        ["near infrared", "red", "green"],
+    ],
 )
 def test_bands_of_other_colors_are_refused(mosaic, tmp_path, described):
     source = write(tmp_path / "scene.tif", mosaic, descriptions=[d or "" for d in described])
-    with pytest.raises(ValueError, match=r"`bands` must be .*described as \['B0"):
+    with pytest.raises(ValueError, match=r"`bands` must be .*described as \['"):
         opening.open_scene(source, **GREY)
+
+
+@pytest.mark.parametrize("described", [None, ["Layer_1", "Layer_2", "Layer_3"]])
+def test_colors_of_a_file_without_names_give_the_order_of_its_bands(mosaic, tmp_path, described):
+    source = write(tmp_path / "scene.tif", mosaic.astype(np.uint16), descriptions=described)
+    assert opening.open_scene(source, **GREY).bands == (1, 2, 3)
+    for order in ("blue green red", "green blue red"):
+        with rasterio.open(source, "r+") as file:
+            file.colorinterp = [ColorInterp[color] for color in order.split()]
+        expected = tuple(1 + order.split().index(color) for color in ("red", "green", "blue"))
+        assert opening.open_scene(source, **GREY).bands == expected
 
 
 def test_numbers_may_be_those_of_numpy(classifier, mosaic, tmp_path):

@@ -37,7 +37,7 @@ def open_scene(
         source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder, or a list of
             the files of B04, B03 and B02.
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
-            B04, B03 and B02 or by color, or the three of a file that has three and says nothing.
+            B04, B03 and B02 or by color, or the three of a file that has three and describes none.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
             from the product's XML, the tags of the file, the level of a true-color image (TCI in
             its name), or the kind of the numbers.
@@ -126,11 +126,7 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
 
 def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, ...]:
     if bands is None:
-        named = [names.band(text or "") for text in file.descriptions]
-        if all(named.count(band) == 1 for band in BANDS):
-            bands = [file.indexes[named.index(band)] for band in BANDS]
-        else:
-            bands = file.indexes if file.count == 3 and not any(named) else ()
+        bands = names.bands(file.descriptions, [color.name for color in file.colorinterp])
     if len(bands) != 3 or not set(bands) <= set(file.indexes):
         raise ValueError(
             "`bands` must be the numbers of red (B04), green (B03) and blue (B02), each from 1 to "
