@@ -4,6 +4,7 @@ import math
 import os
 import re
 import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -214,12 +215,35 @@ def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, l
     (folder / f"MTD_MSI{level}.xml").write_text(text)
     scene = opening.open_scene(folder)
     assert scene.level == level
+    by_metadata = opening.open_scene(folder / f"MTD_MSI{level}.xml")  # as SNAP and QGIS open it
+    assert by_metadata.identity() == scene.identity()
     grey, valid = scene.read()
     assert not valid[:5].any()
     np.testing.assert_array_equal(grey[5:], np.maximum(mosaic, 1)[5:])
     (images / f"T32_2022_B03{suffix}.tif").unlink()
     with pytest.raises(ValueError, match=r"one file each of B04, B03, B02"):
         opening.open_scene(folder)
+
+
+def test_product_as_downloaded_is_to_be_unzipped(tmp_path):
+    name = "S2A_MSIL1C_20220601T101031_N0400_R022_T32TQS_20220601T123456.SAFE"
+    text = (
+        '<n1:Level-1C_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/'
+        'User_Product_Level-1C.xsd"><n1:General_Info><Product_Info>'
+        "<Query_Options><Band_List><BAND_NAME>B4</BAND_NAME></Band_List></Query_Options>"
+        "<Product_Organisation><Granule_List><Granule><IMAGE_FILE>GRANULE/G/IMG_DATA/T_B04"
+        "</IMAGE_FILE></Granule></Granule_List></Product_Organisation></Product_Info>"
+        "</n1:General_Info></n1:Level-1C_User_Product>"
+    )
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as packed:
+        packed.writestr(f"{name}/MTD_MSIL1C.xml", text)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as packed:  # GDAL knows it by its name
+        packed.writestr(f"{name}/MTD_MSIL1C.xml", text)
+    (tmp_path / "MTD_MSIL1C.xml").write_text(text)  # not beside GRANULE
+    empty = "It holds other files, no bands"
+    for file, why in ((f"{name}.zip", empty), ("other.zip", ""), ("MTD_MSIL1C.xml", empty)):
+        with pytest.raises(ValueError, match=rf"unzipped \(\.SAFE\)\. Received: .*{file}\. {why}"):
+            opening.open_scene(tmp_path / file)
 
 
 def test_level_is_taken_from_arguments_then_tags_then_names(mosaic, tmp_path):

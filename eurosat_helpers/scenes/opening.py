@@ -34,8 +34,8 @@ def open_scene(
     """Open a scene and find out what its numbers mean.
 
     Args:
-        source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder, or a list of
-            the files of B04, B03 and B02.
+        source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder or the
+            `MTD_*.xml` in it, or a list of the files of B04, B03 and B02.
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
             B04, B03 and B02 or by color, or the three of a file that has three and describes none.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
@@ -55,8 +55,11 @@ def open_scene(
         raise ValueError(f'`level` must be "L1C", "L2A" or None. Received: {level!r}.')
     said_by, numbers, product = "tags", None, None
     if not isinstance(source, (list, tuple)):
-        if Path(source).is_dir():
-            source, numbers, product = _safe(Path(source))
+        folder = Path(source)
+        if re.fullmatch(r"MTD_.*\.xml", folder.name) and (folder.parent / "GRANULE").is_dir():
+            folder = folder.parent
+        if folder.is_dir():
+            source, numbers, product = _safe(folder)
             said_by = "product"
         else:
             source = [source]
@@ -115,12 +118,16 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         with warnings.catch_warnings(), rasterio.Env(**options):
             # Whether there is a georeference is for the map to say.
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
+            file = rasterio.open(path)
+        if not file.count:  # a product packed as it was downloaded, or an XML
+            raise rasterio.errors.RasterioIOError("It holds other files, no bands.")
+        return file
     except rasterio.errors.RasterioIOError as error:
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(f"`source` must exist. Received: {path}.") from error
         raise ValueError(
-            f"`source` must be a raster that GDAL reads. Received: {path}. {error}"
+            "`source` must be a raster that GDAL reads, or the folder of a product, unzipped "
+            f"(.SAFE). Received: {path}. {error}"
         ) from error
 
 
