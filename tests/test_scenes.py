@@ -413,6 +413,38 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
     assert len(figure.axes) == 4
 
 
+@pytest.mark.parametrize("stride", [20, 32, 40, 64])
+def test_windows_with_gaps_count_little_and_cells_with_few_data_not_at_all(
+    classifier, mosaic, tmp_path, monkeypatch, stride
+):
+    monkeypatch.setattr(sweeping, "BLOCK", 14)  # many strips
+    y, x = np.mgrid[:190, :250]
+    gap = ((y - 60) ** 2 + (x - 90) ** 2 < 37**2) | (x + y > 350) | (x < 17)
+    pixels = np.where(gap[..., None], 0, np.maximum(mosaic[:190, :250], 1)).astype(np.uint8)
+    source = write(tmp_path / "scene.tif", pixels, nodata=0)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=stride, **GREY)
+    tops, lefts = ([*range(0, side - 64, stride), side - 64] for side in gap.shape)
+    places = [(top, left) for top in tops for left in lefts]
+    windows = [np.s_[top : top + 64, left : left + 64] for top, left in places]
+    answers = classifier.predict(np.stack([pixels[window] for window in windows]))
+    shares = np.array([1 - gap[window].mean() for window in windows])
+    known = 0
+    for (row, column), confidence in np.ndenumerate(found.confidence):
+        y, x = row * stride, column * stride
+        y_end, x_end = min(y + stride, 190), min(x + stride, 250)
+        weights = [
+            share**16 * (share >= 0.5 and t <= y and y_end <= t + 64 and u <= x and x_end <= u + 64)
+            for share, (t, u) in zip(shares, places, strict=True)
+        ]
+        has_data = gap[y:y_end, x:x_end].mean() <= 0.5 and any(weights)
+        assert (found.classes[row, column] < 255) == has_data
+        known += has_data
+        if has_data:
+            expected = np.average(answers, axis=0, weights=weights).max()
+            assert confidence == pytest.approx(expected, abs=1e-4)
+    assert 0 < known < found.classes.size
+
+
 def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp_path):
     pixels = np.maximum(mosaic, 8)
     pixels[:9, :, 0] = 0  # red of dark water

@@ -31,8 +31,10 @@ def classify(
 
     A map has one cell per `stride` x `stride` pixels. Its probabilities are the mean over all
     windows that cover it completely. The last windows of a row or column are aligned with the edge
-    of the scene. A window of which less than half has data does not count. A strip of the scene is
-    in memory at a time. An interrupted call resumes when it is repeated.
+    of the scene. A window counts by its share of pixels with data, in such a way that those with
+    gaps have a say only where there are no others, and not at all below one half; so a cell, too,
+    has no data if less than half of it has. A strip of the scene is in memory at a time. An
+    interrupted call resumes when it is repeated.
 
     The training tiles are of level 1C, so a clear atmosphere is added to a scene of level 2A
     (`scene.Scene.as_level_1c`).
