@@ -459,6 +459,40 @@ def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp
     assert not opening.open_scene(file, **GREY).read()[1][:12].any()
 
 
+@pytest.mark.parametrize("gap", [0.0, -9999.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_gaps_of_floats_are_no_ground_though_nothing_says_so(mosaic, tmp_path, gap, scale):
+    if gap == -1 and scale != 1:
+        gap = -1 / scale
+    hazy = ((np.maximum(mosaic, 60) - 1) * 0.275 / 254 / scale).astype("float32")
+    hazy[:, 9, 0], hazy[:, 10] = 0, -0.05 / scale  # dark ground in level 2A
+    pixels = hazy.copy()
+    pixels[:5] = gap
+    pixels[5] = [0.1 / scale, gap or 0.1 / scale, 0.1 / scale]
+    file = write(tmp_path / "scene.tif", pixels)
+    for level in ("L1C", "L2A"):
+        scene = opening.open_scene(file, scale=scale, level=level).as_level_1c(np.empty((0, 3)))
+        grey, valid = scene.read()
+        assert not valid[:5].any()
+        assert valid[5].all() == (gap == 0)
+        assert valid[6:].all()
+        assert (grey[~valid] == 0).all()
+    silent = opening.open_scene(file, scale=scale)
+    seen, there = silent.read()
+    assert silent.as_level_1c(seen[there][:500]).level == "L1C"
+
+
+def test_floats_that_say_what_is_no_data_are_believed(mosaic, tmp_path):
+    pixels = mosaic.astype("float32")
+    pixels[:5] = 0
+    pixels[5] = 7
+    for nodata in (7, np.nan):
+        file = write(tmp_path / "scene.tif", pixels, nodata=nodata)
+        valid = opening.open_scene(file, **GREY).read()[1]
+        assert valid[:5].all()
+        assert valid[5].any() == (nodata != 7)
+
+
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [

@@ -105,10 +105,8 @@ def open_scene(
             f"{scales[0]!r} and {offsets[0]!r}."
         )
     scales, offsets = (tuple(map(float, values)) for values in (scales, offsets))
-    # Integer products keep 0 for "no data", and few of their copies say so.
-    integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
-    silent = all(file.nodatavals[0] is None for file in files)
-    nodata = 0.0 if integers and silent else None
+    # Products keep 0 for "no data", and few of their copies say so.
+    nodata = 0.0 if all(file.nodatavals[0] is None for file in files) else None
     return Scene(tuple(files), chosen, scales, offsets, nodata, said_by, level)
 
 

@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from eurosat_helpers import pixels
 
 WHITE = 0.275  # reflectance of grey level 255
+LEAST = -0.5  # reflectance; that of ground at level 2A may be a little below 0
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
 GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
@@ -38,8 +39,8 @@ class Scene:
         bands: The number of the band in each, counted from 1.
         scale: Reflectance is `digital number * scale + offset`, one scale per band.
         offset: One offset per band.
-        nodata: Digital number that in all three bands stands for no data, beside what the files
-            themselves say.
+        nodata: Digital number that in all three bands stands for no data; `None` where the files
+            themselves say it. Where they do not, floating-point numbers far below 0 do too.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
         level: "L1C", "L2A", or `None` where nothing says it.
@@ -85,11 +86,14 @@ class Scene:
             # Each pass over all pixels takes time from the network, which is busy on all cores.
             valid = np.ones(numbers.shape, bool) if valid is None else valid
             has = ~np.ma.getmaskarray(layer) if masked else None
-            if self.nodata is not None:
-                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
             if numbers.dtype.kind == "f":
                 valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
-            elif has is not None:
+                if self.nodata is not None:  # then the file is silent on gaps such as -9999 too
+                    valid &= numbers > (LEAST - offset) / scale
+                has = None
+            if self.nodata is not None:
+                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
+            if has is not None:
                 present = has if present is None else present | has
             layers.append(_grey(numbers, scale, offset))
         if present is not None:
