@@ -140,8 +140,8 @@ class Scene:
         file = self.files[0]
         if file.crs is None or file.transform.is_identity:
             return None
-        x, y = file.width / 2, file.height / 2
-        places = [file.transform * place for place in ((x, y), (x, y + 1), (x + 1, y))]
+        row, column = file.height // 2, file.width // 2
+        places = [file.xy(row + down, column + right) for down, right in ((0, 0), (1, 0), (0, 1))]
         try:
             east, north = rasterio.warp.transform(file.crs, "EPSG:4326", *zip(*places, strict=True))
             shrink = math.cos(math.radians(north[0]))  # of degrees of longitude
