@@ -118,14 +118,15 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             file = rasterio.open(path)
         if not file.count:  # a product packed as it was downloaded, or an XML
-            raise rasterio.errors.RasterioIOError("It holds other files, no bands.")
+            raise rasterio.errors.RasterioIOError("It holds no bands, only other files.")
         return file
     except rasterio.errors.RasterioIOError as error:
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(f"`source` must exist. Received: {path}.") from error
+        packed = Path(path).suffix.lower() in (".zip", ".xml")
+        advice = " Unzip a product, and pass its .SAFE folder." if packed else ""
         raise ValueError(
-            "`source` must be a raster that GDAL reads, or the folder of a product, unzipped "
-            f"(.SAFE). Received: {path}. {error}"
+            f"`source` must be a raster that GDAL reads. Received: {path}. {error}{advice}"
         ) from error
 
 
