@@ -17,7 +17,7 @@ from conftest import PROJECT
 from rasterio.enums import ColorInterp
 
 from eurosat_helpers import artifact, data, pixels, plots, scenes
-from eurosat_helpers.scenes import opening, sweeping
+from eurosat_helpers.scenes import doubts, opening, sweeping
 
 SCENES = os.environ.get("EUROSAT_SCENES")
 GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254, "level": "L1C"}  # of tiles as they are
@@ -533,6 +533,25 @@ def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path
             expected = 64 * a, 64 * b, c, 64 * d, 64 * e, f
             np.testing.assert_allclose(file.transform[:6], expected)
         assert found.hectares[0, 0] == pytest.approx(40.96, rel=0.03)
+
+
+def test_digital_numbers_as_floats_ask_for_their_scale_not_for_an_offset(mosaic, tmp_path):
+    def said(pixels, **options):
+        scene = opening.open_scene(write(tmp_path / "scene.tif", pixels), level="L1C", **options)
+        return " ".join(doubts.find(scene, scene.read()[0].reshape(-1, 3)))
+
+    digital = numbers(mosaic).astype("float32")
+    assert "Nothing says what the numbers" in said(digital)
+    assert "100% of the pixels of" in said(digital)
+    assert "look like 0 to 10000: pass `scale=1e-4`" in said(digital)
+    assert "an offset of 1000" not in said(digital)
+    assert said(digital, scale=1e-4) == ""
+    for snow, options in (
+        (np.full((64, 64, 3), 3500, np.uint16), {}),
+        (np.full((64, 64, 3), 0.35, np.float32), {"scale": 1.0}),
+    ):
+        assert "an offset of 1000 left in" in said(snow, **options)
+        assert "1e-4" not in said(snow, **options).partition("Even the darkest")[2]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,14 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
         found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
     else:
         dark = np.percentile(overview[:, 0], 0.5)
-        if dark > DARK:
+        white = (overview.min(axis=1) == 255).mean()
+        # A scale of 1 is assumed of floating-point numbers alone.
+        if scene.said_by == "assumed" and scene.scale[0] == 1 and white > 0.5:
+            found.append(
+                f"{white:.0%} of the pixels of `{name}` are white, since its numbers are taken for "
+                "reflectance from 0 to 1. They look like 0 to 10000: pass `scale=1e-4`."
+            )
+        elif dark > DARK:
             found.append(
                 f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
                 "Is an offset of 1000 left in, as products have it since January 2022? Then "
