@@ -124,9 +124,9 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(f"`source` must exist. Received: {path}.") from error
         packed = Path(path).suffix.lower() in (".zip", ".xml")
-        advice = " Unzip a product, and pass its .SAFE folder." if packed else ""
+        advice = "Unzip a product, and pass its .SAFE folder. " if packed else ""
         raise ValueError(
-            f"`source` must be a raster that GDAL reads. Received: {path}. {error}{advice}"
+            f"`source` must be a raster that GDAL reads. Received: {path}. {advice}{error}"
         ) from error
 
 
