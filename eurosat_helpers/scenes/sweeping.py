@@ -104,10 +104,12 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
                 windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in shares]
                 answers = classifier.serve(np.stack(windows), batch_size=BLOCK)
                 values = np.column_stack([answers["probabilities"], answers["unfamiliarity"]])
-                for ((top, left), share), value in zip(shares.items(), values, strict=True):
+                weights = np.array([*shares.values()], np.float32) ** POWER
+                values *= weights[:, None]
+                for (top, left), value, weight in zip(shares, values, weights, strict=True):
                     covered = _covered(top, height, stride), _covered(left, width, stride)
-                    state["sums"][covered] += share**POWER * value
-                    state["weights"][covered] += share**POWER
+                    state["sums"][covered] += value
+                    state["weights"][covered] += weight
             bar.update(len(tops) * len(columns))
     known = state["has_data"] & (state["weights"] > 0)
     mean = state["sums"]  # in place: at small strides this is what fills the memory
