@@ -1,8 +1,10 @@
 """Tests of eurosat_helpers.scenes: small scenes through the shipped model."""
 
+import math
 import os
 import re
 import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import rasterio
 import rasterio.warp
 from affine import Affine
 from conftest import PROJECT
+from rasterio.enums import ColorInterp
 
 from eurosat_helpers import artifact, data, pixels, plots, scenes
-from eurosat_helpers.scenes import opening, sweeping
+from eurosat_helpers.scenes import doubts, opening, sweeping
 
 SCENES = os.environ.get("EUROSAT_SCENES")
 GREY = {"scale": 0.275 / 254, "offset": -0.275 / 254, "level": "L1C"}  # of tiles as they are
@@ -186,6 +189,8 @@ def test_true_color_image_is_known_by_its_name(mosaic, tmp_path):
         opening.open_scene(file)
     assert opening.open_scene(file, level="L1C").scale[0] * 255 == pytest.approx(0.3558)
     assert opening.open_scene(file, scale=0.001).scale == (0.001,) * 3
+    for name in ("eastcity.tif", "eastcity_L1C.tif", "Mantci2.tif"):  # a word that holds TCI
+        assert opening.open_scene(write(tmp_path / name, mosaic)).said_by == "assumed"
 
 
 @pytest.mark.parametrize("level", ["L1C", "L2A", "L2A of 2017"])
@@ -210,12 +215,36 @@ def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, l
     (folder / f"MTD_MSI{level}.xml").write_text(text)
     scene = opening.open_scene(folder)
     assert scene.level == level
+    by_metadata = opening.open_scene(folder / f"MTD_MSI{level}.xml")  # as SNAP and QGIS open it
+    assert by_metadata.identity() == scene.identity()
     grey, valid = scene.read()
     assert not valid[:5].any()
     np.testing.assert_array_equal(grey[5:], np.maximum(mosaic, 1)[5:])
     (images / f"T32_2022_B03{suffix}.tif").unlink()
     with pytest.raises(ValueError, match=r"one file each of B04, B03, B02"):
         opening.open_scene(folder)
+
+
+def test_product_as_downloaded_is_to_be_unzipped(tmp_path):
+    name = "S2A_MSIL1C_20220601T101031_N0400_R022_T32TQS_20220601T123456.SAFE"
+    text = (
+        '<n1:Level-1C_User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/'
+        'User_Product_Level-1C.xsd"><n1:General_Info><Product_Info>'
+        "<Query_Options><Band_List><BAND_NAME>B4</BAND_NAME></Band_List></Query_Options>"
+        "<Product_Organisation><Granule_List><Granule><IMAGE_FILE>GRANULE/G/IMG_DATA/T_B04"
+        "</IMAGE_FILE></Granule></Granule_List></Product_Organisation></Product_Info>"
+        "</n1:General_Info></n1:Level-1C_User_Product>"
+    )
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as packed:
+        packed.writestr(f"{name}/MTD_MSIL1C.xml", text)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as packed:  # GDAL knows it by its name
+        packed.writestr(f"{name}/MTD_MSIL1C.xml", text)
+    (tmp_path / "MTD_MSIL1C.xml").write_text(text)  # not beside GRANULE
+    empty = r"It holds no bands, only other files\."
+    for file, why in ((f"{name}.zip", empty), ("other.zip", ""), ("MTD_MSIL1C.xml", empty)):
+        advice = rf"{file}\. Unzip a product, and pass its \.SAFE folder\. {why}"
+        with pytest.raises(ValueError, match=advice):
+            opening.open_scene(tmp_path / file)
 
 
 def test_level_is_taken_from_arguments_then_tags_then_names(mosaic, tmp_path):
@@ -301,7 +330,13 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
         (short, {}),
     ]
     for number, words in enumerate(
-        (["blue", "Green", "red"], ["blue B02", "green B03", "red B04"])
+        (
+            ["blue", "Green", "red"],
+            ["blue B02", "green B03", "red B04"],
+            ["B2_median", "B3_median", "B4_median"],
+            ["B02_reflectance", "B03_reflectance", "B04_reflectance"],
+            ["Blue band", "Green Band", "red band"],
+        )
     ):
         named = write(tmp_path / f"named{number}.tif", mosaic[..., ::-1], descriptions=words)
         sources.append((named, {}))
@@ -316,12 +351,32 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "described", [["B08", "B04", "B03"], ["B04", "B03", None], ["B04", "B04", "B03"]]
+    "described",
+    [
+        ["B08", "B04", "B03"],
+        ["B04", "B03", None],
+        ["B04", "B04", "B03"],
+        ["B04_20m", "B03_20m", "B02_60m"],
+        ["B04_median", "B04_mask", "B03_median"],
+        ["Band 2", "Band 3", "Band 4"],  # of Sentinel-2, or of Landsat
+        ["near infrared", "red", "green"],
+    ],
 )
 def test_bands_of_other_colors_are_refused(mosaic, tmp_path, described):
     source = write(tmp_path / "scene.tif", mosaic, descriptions=[d or "" for d in described])
-    with pytest.raises(ValueError, match=r"`bands` must be .*described as \['B0"):
+    with pytest.raises(ValueError, match=r"`bands` must be .*described as \['"):
         opening.open_scene(source, **GREY)
+
+
+@pytest.mark.parametrize("described", [None, ["Layer_1", "Layer_2", "Layer_3"]])
+def test_colors_of_a_file_without_names_give_the_order_of_its_bands(mosaic, tmp_path, described):
+    source = write(tmp_path / "scene.tif", mosaic.astype(np.uint16), descriptions=described)
+    assert opening.open_scene(source, **GREY).bands == (1, 2, 3)
+    for order in ("blue green red", "green blue red"):
+        with rasterio.open(source, "r+") as file:
+            file.colorinterp = [ColorInterp[color] for color in order.split()]
+        expected = tuple(1 + order.split().index(color) for color in ("red", "green", "blue"))
+        assert opening.open_scene(source, **GREY).bands == expected
 
 
 def test_numbers_may_be_those_of_numpy(classifier, mosaic, tmp_path):
@@ -359,6 +414,38 @@ def test_windows_without_data_stay_without(classifier, mosaic, tmp_path, kind):
     assert len(figure.axes) == 4
 
 
+@pytest.mark.parametrize("stride", [20, 32, 40, 64])
+def test_windows_with_gaps_count_little_and_cells_with_few_data_not_at_all(
+    classifier, mosaic, tmp_path, monkeypatch, stride
+):
+    monkeypatch.setattr(sweeping, "BLOCK", 14)  # many strips
+    y, x = np.mgrid[:190, :250]
+    gap = ((y - 60) ** 2 + (x - 90) ** 2 < 37**2) | (x + y > 350) | (x < 17)
+    pixels = np.where(gap[..., None], 0, np.maximum(mosaic[:190, :250], 1)).astype(np.uint8)
+    source = write(tmp_path / "scene.tif", pixels, nodata=0)
+    found = scenes.classify(source, classifier, tmp_path / "map.tif", stride=stride, **GREY)
+    tops, lefts = ([*range(0, side - 64, stride), side - 64] for side in gap.shape)
+    places = [(top, left) for top in tops for left in lefts]
+    windows = [np.s_[top : top + 64, left : left + 64] for top, left in places]
+    answers = classifier.predict(np.stack([pixels[window] for window in windows]))
+    shares = np.array([1 - gap[window].mean() for window in windows])
+    known = 0
+    for (row, column), confidence in np.ndenumerate(found.confidence):
+        y, x = row * stride, column * stride
+        y_end, x_end = min(y + stride, 190), min(x + stride, 250)
+        weights = [
+            share**16 * (share >= 0.5 and t <= y and y_end <= t + 64 and u <= x and x_end <= u + 64)
+            for share, (t, u) in zip(shares, places, strict=True)
+        ]
+        has_data = gap[y:y_end, x:x_end].mean() <= 0.5 and any(weights)
+        assert (found.classes[row, column] < 255) == has_data
+        known += has_data
+        if has_data:
+            expected = np.average(answers, axis=0, weights=weights).max()
+            assert confidence == pytest.approx(expected, abs=1e-4)
+    assert 0 < known < found.classes.size
+
+
 def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp_path):
     pixels = np.maximum(mosaic, 8)
     pixels[:9, :, 0] = 0  # red of dark water
@@ -371,6 +458,40 @@ def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp
     pixels = pixels.astype("float32")
     file = write(tmp_path / "scene.tif", pixels, nodata=0)
     assert not opening.open_scene(file, **GREY).read()[1][:12].any()
+
+
+@pytest.mark.parametrize("gap", [0.0, -9999.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_gaps_of_floats_are_no_ground_though_nothing_says_so(mosaic, tmp_path, gap, scale):
+    if gap == -1 and scale != 1:
+        gap = -1 / scale
+    hazy = ((np.maximum(mosaic, 60) - 1) * 0.275 / 254 / scale).astype("float32")
+    hazy[:, 9, 0], hazy[:, 10] = 0, -0.05 / scale  # dark ground in level 2A
+    pixels = hazy.copy()
+    pixels[:5] = gap
+    pixels[5] = [0.1 / scale, gap or 0.1 / scale, 0.1 / scale]
+    file = write(tmp_path / "scene.tif", pixels)
+    for level in ("L1C", "L2A"):
+        scene = opening.open_scene(file, scale=scale, level=level).as_level_1c(np.empty((0, 3)))
+        grey, valid = scene.read()
+        assert not valid[:5].any()
+        assert valid[5].all() == (gap == 0)
+        assert valid[6:].all()
+        assert (grey[~valid] == 0).all()
+    silent = opening.open_scene(file, scale=scale)
+    seen, there = silent.read()
+    assert silent.as_level_1c(seen[there][:500]).level == "L1C"
+
+
+def test_floats_that_say_what_is_no_data_are_believed(mosaic, tmp_path):
+    pixels = mosaic.astype("float32")
+    pixels[:5] = 0
+    pixels[5] = 7
+    for nodata in (7, np.nan):
+        file = write(tmp_path / "scene.tif", pixels, nodata=nodata)
+        valid = opening.open_scene(file, **GREY).read()[1]
+        assert valid[:5].all()
+        assert valid[5].any() == (nodata != 7)
 
 
 @pytest.mark.parametrize(
@@ -412,6 +533,54 @@ def test_grid_in_degrees_and_a_rotated_one_are_kept(classifier, mosaic, tmp_path
             expected = 64 * a, 64 * b, c, 64 * d, 64 * e, f
             np.testing.assert_allclose(file.transform[:6], expected)
         assert found.hectares[0, 0] == pytest.approx(40.96, rel=0.03)
+
+
+def test_digital_numbers_as_floats_ask_for_their_scale_not_for_an_offset(mosaic, tmp_path):
+    def said(pixels, **options):
+        scene = opening.open_scene(write(tmp_path / "scene.tif", pixels), level="L1C", **options)
+        return " ".join(doubts.find(scene, scene.read()[0].reshape(-1, 3)))
+
+    digital = numbers(mosaic).astype("float32")
+    assert "Nothing says what the numbers" in said(digital)
+    assert "100% of the pixels of" in said(digital)
+    assert "look like 0 to 10000: pass `scale=1e-4`" in said(digital)
+    assert "an offset of 1000" not in said(digital)
+    assert said(digital, scale=1e-4) == ""
+    for snow, options in (
+        (np.full((64, 64, 3), 3500, np.uint16), {}),
+        (np.full((64, 64, 3), 0.35, np.float32), {"scale": 1.0}),
+    ):
+        assert "an offset of 1000 left in" in said(snow, **options)
+        assert "1e-4" not in said(snow, **options).partition("Even the darkest")[2]
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel", "place"),
+    [
+        ("EPSG:3857", 20, (12.2, 60)),
+        ("EPSG:900913", 20, (12.2, 60)),
+        ("ESRI:102113", 20, (12.2, 60)),
+        ("EPSG:3395", 20, (12.2, 60)),
+        ("EPSG:3857", 20, (179.999, 60)),  # the scene lies on both sides of 180 degrees
+        ("EPSG:3413", 11.23, (12.2, 46.58)),  # polar, far from the pole
+        ("EPSG:4807", 1.2e-4, (2, 46.58)),  # in grads, from Paris
+    ],
+)
+def test_pixels_are_measured_on_the_ground_whatever_the_grid(mosaic, tmp_path, crs, pixel, place):
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, *([degree] for degree in place))
+    grid = Affine(pixel, 0, x - 128 * pixel, 0, -pixel, y + 96 * pixel)
+    scene = opening.open_scene(write(tmp_path / "scene.tif", mosaic, crs=crs, transform=grid))
+    expected = (10, 10)
+    if crs == "EPSG:4807":
+        expected = (12.0, 12.0 * math.cos(math.radians(46.58)))  # a grad is 100 km
+    assert scene.pixel_metres() == pytest.approx(expected, rel=0.007)
+
+
+@pytest.mark.parametrize("transform", [UTM["transform"], Affine(10, 0, 5e9, 0, -10, 5e9)])
+def test_a_grid_of_survey_is_measured_in_its_own_metres(mosaic, tmp_path, transform):
+    scene = opening.open_scene(write(tmp_path / "scene.tif", mosaic, transform=transform))
+    nowhere = transform != UTM["transform"]
+    assert scene.pixel_metres() == (None if nowhere else pytest.approx((10, 10), rel=1e-9))
 
 
 @pytest.mark.parametrize(

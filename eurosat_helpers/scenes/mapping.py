@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 
 from eurosat_helpers.classifier import Classifier
-from eurosat_helpers.scenes import land_cover, opening, sweeping
+from eurosat_helpers.scenes import doubts, land_cover, opening, sweeping
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
 from eurosat_helpers.scenes.sweeping import SIDE
 
@@ -31,8 +31,10 @@ def classify(
 
     A map has one cell per `stride` x `stride` pixels. Its probabilities are the mean over all
     windows that cover it completely. The last windows of a row or column are aligned with the edge
-    of the scene. A window of which less than half has data does not count. A strip of the scene is
-    in memory at a time. An interrupted call resumes when it is repeated.
+    of the scene. A window counts by its share of pixels with data, in such a way that those with
+    gaps have a say only where there are no others, and not at all below one half; so a cell, too,
+    has no data if less than half of it has. A strip of the scene is in memory at a time. An
+    interrupted call resumes when it is repeated.
 
     The training tiles are of level 1C, so a clear atmosphere is added to a scene of level 2A
     (`scene.Scene.as_level_1c`).
@@ -83,7 +85,7 @@ def classify(
             f"{first.height} x {first.width}."
         )
     picture, valid = sweeping.overview(scene)
-    for doubt in scene.doubts(picture[valid]):
+    for doubt in doubts.find(scene, picture[valid]):
         warnings.warn(doubt, stacklevel=2)
 
     state_file = output.with_name(f".{output.name}.unfinished")

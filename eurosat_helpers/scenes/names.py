@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 BANDS = ("B04", "B03", "B02")  # red, green, blue
 _WORDS = dict(zip(("red", "green", "blue"), BANDS, strict=True))
 
 
-def band(description: str) -> str | None:
-    """Find the band that a description names: "B4, 665 nm", "red B04" or "Red"."""
-    found = re.search(r"(?<![A-Za-z0-9])B(\d\d?|8A)(?![A-Za-z0-9]|_(?!10m))", description)
-    return f"B{found[1].zfill(2)}" if found else _WORDS.get(description.strip().lower())
+def bands(descriptions: Sequence[str | None], colors: Sequence[str]) -> tuple[int, ...]:
+    """Find red, green and blue among the bands of a file, by names, else by colors, else by place.
+
+    Args:
+        descriptions: One per band, such as "B4, 665 nm", "B04_median", "red B04" or "Red".
+        colors: What the file says that each band shows, as GDAL calls it.
+
+    Returns:
+        Three numbers from 1; none if the bands have names of which three are not these colors, or
+        have no names and are not three.
+    """
+    texts = [(text or "").strip() for text in descriptions]
+    # Some formats name all bands by their place, "Layer_1"; "Band 4" as the first is another thing.
+    silent = len(texts) == 3 and all(
+        re.fullmatch(rf"(?:(?:band|layer)[ _]?{place})?", text.lower())
+        for place, text in enumerate(texts, start=1)
+    )
+    named = [_band(text) for text in (colors if silent else texts)]
+    if all(named.count(band) == 1 for band in BANDS):
+        return tuple(1 + named.index(band) for band in BANDS)
+    return (1, 2, 3) if silent else ()
+
+
+def _band(text: str) -> str | None:
+    # Neither those of other pixels nor masks have the reflectance at 10 m.
+    other = r"(?![A-Za-z0-9]|_(?i:[26]0m|mask))"
+    found = re.search(rf"(?<![A-Za-z0-9])B(\d\d?|8A){other}", text)
+    word = text.lower().removesuffix("band").strip()
+    return f"B{found[1].zfill(2)}" if found else _WORDS.get(word)
 
 
 def level(text: str) -> str | None:

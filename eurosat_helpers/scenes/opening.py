@@ -34,10 +34,10 @@ def open_scene(
     """Open a scene and find out what its numbers mean.
 
     Args:
-        source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder, or a list of
-            the files of B04, B03 and B02.
+        source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder or the
+            `MTD_*.xml` in it, or a list of the files of B04, B03 and B02.
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
-            B04, B03 and B02 or by color, or the three of a file that has three and says nothing.
+            B04, B03 and B02 or by color, or the three of a file that has three and describes none.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
             from the product's XML, the tags of the file, the level of a true-color image (TCI in
             its name), or the kind of the numbers.
@@ -55,8 +55,11 @@ def open_scene(
         raise ValueError(f'`level` must be "L1C", "L2A" or None. Received: {level!r}.')
     said_by, numbers, product = "tags", None, None
     if not isinstance(source, (list, tuple)):
-        if Path(source).is_dir():
-            source, numbers, product = _safe(Path(source))
+        folder = Path(source)
+        if re.fullmatch(r"MTD_.*\.xml", folder.name) and (folder.parent / "GRANULE").is_dir():
+            folder = folder.parent
+        if folder.is_dir():
+            source, numbers, product = _safe(folder)
             said_by = "product"
         else:
             source = [source]
@@ -102,10 +105,8 @@ def open_scene(
             f"{scales[0]!r} and {offsets[0]!r}."
         )
     scales, offsets = (tuple(map(float, values)) for values in (scales, offsets))
-    # Integer products keep 0 for "no data", and few of their copies say so.
-    integers = all(np.dtype(file.dtypes[0]).kind in "iu" for file in files)
-    silent = all(file.nodatavals[0] is None for file in files)
-    nodata = 0.0 if integers and silent else None
+    # Products keep 0 for "no data", and few of their copies say so.
+    nodata = 0.0 if all(file.nodatavals[0] is None for file in files) else None
     return Scene(tuple(files), chosen, scales, offsets, nodata, said_by, level)
 
 
@@ -115,22 +116,23 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
         with warnings.catch_warnings(), rasterio.Env(**options):
             # Whether there is a georeference is for the map to say.
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            return rasterio.open(path)
+            file = rasterio.open(path)
+        if not file.count:  # a product packed as it was downloaded, or an XML
+            raise rasterio.errors.RasterioIOError("It holds no bands, only other files.")
+        return file
     except rasterio.errors.RasterioIOError as error:
         if "://" not in str(path) and not Path(path).exists():
             raise FileNotFoundError(f"`source` must exist. Received: {path}.") from error
+        packed = Path(path).suffix.lower() in (".zip", ".xml")
+        advice = "Unzip a product, and pass its .SAFE folder. " if packed else ""
         raise ValueError(
-            f"`source` must be a raster that GDAL reads. Received: {path}. {error}"
+            f"`source` must be a raster that GDAL reads. Received: {path}. {advice}{error}"
         ) from error
 
 
 def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, ...]:
     if bands is None:
-        named = [names.band(text or "") for text in file.descriptions]
-        if all(named.count(band) == 1 for band in BANDS):
-            bands = [file.indexes[named.index(band)] for band in BANDS]
-        else:
-            bands = file.indexes if file.count == 3 and not any(named) else ()
+        bands = names.bands(file.descriptions, [color.name for color in file.colorinterp])
     if len(bands) != 3 or not set(bands) <= set(file.indexes):
         raise ValueError(
             "`bands` must be the numbers of red (B04), green (B03) and blue (B02), each from 1 to "
@@ -145,7 +147,8 @@ def _assumed(
 ) -> tuple[str, tuple[float, ...], tuple[float, ...]]:
     """Take scale and offset from the name, else from the kind of the numbers."""
     kind = np.dtype(file.dtypes[0])
-    if kind == np.uint8 and "TCI" in Path(file.name).stem.upper():
+    # As a word of its own: eastcity.tif is none.
+    if kind == np.uint8 and re.search(r"(?<![A-Z])TCI(?![A-Z])", Path(file.name).stem.upper()):
         if level is None:
             raise ValueError(
                 f"`level` must be given for a true-color image whose name does not say it, since "

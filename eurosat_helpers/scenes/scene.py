@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.warp
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from eurosat_helpers import pixels
 
 WHITE = 0.275  # reflectance of grey level 255
-PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
-EARTH = 6_378_137.0  # metres, radius at the equator
+LEAST = -0.5  # reflectance; that of ground at level 2A may be a little below 0
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
 GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
@@ -28,7 +28,6 @@ GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP
 # remembers for good that a request failed.
 REMOTE = {**GDAL, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 REMOTE |= {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/"}
-DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Scene:
         bands: The number of the band in each, counted from 1.
         scale: Reflectance is `digital number * scale + offset`, one scale per band.
         offset: One offset per band.
-        nodata: Digital number that in all three bands stands for no data, beside what the files
-            themselves say.
+        nodata: Digital number that in all three bands stands for no data; `None` where the files
+            themselves say it. Where they do not, floating-point numbers far below 0 do too.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
         level: "L1C", "L2A", or `None` where nothing says it.
@@ -87,11 +86,14 @@ class Scene:
             # Each pass over all pixels takes time from the network, which is busy on all cores.
             valid = np.ones(numbers.shape, bool) if valid is None else valid
             has = ~np.ma.getmaskarray(layer) if masked else None
-            if self.nodata is not None:
-                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
             if numbers.dtype.kind == "f":
                 valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
-            elif has is not None:
+                if self.nodata is not None:  # then the file is silent on gaps such as -9999 too
+                    valid &= numbers > (LEAST - offset) / scale
+                has = None
+            if self.nodata is not None:
+                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
+            if has is not None:
                 present = has if present is None else present | has
             layers.append(_grey(numbers, scale, offset))
         if present is not None:
@@ -138,57 +140,24 @@ class Scene:
         file = self.files[0]
         if file.crs is None or file.transform.is_identity:
             return None
-        a, b, _, d, e, north = file.transform[:6]
-        across, down = math.hypot(a, d), math.hypot(b, e)
-        middle = north + d * file.width / 2 + e * file.height / 2
-        if not file.crs.is_geographic:
-            try:
-                metre = file.crs.linear_units_factor[1]
-            except rasterio.errors.CRSError:  # a grid of its own, that lies nowhere
-                return None
-            if file.crs.to_epsg() == 3857:  # web Mercator, which stretches towards the poles
-                metre /= math.cosh(middle / EARTH)
-            return metre * down, metre * across
-        return DEGREE * down, DEGREE * across * math.cos(math.radians(middle))
-
-    def doubts(self, overview: np.ndarray) -> list[str]:
-        """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
-        found, metres, name = [], self.pixel_metres(), self.files[0].name
-        if self.said_by == "assumed":
-            found.append(
-                f"Nothing says what the numbers in `{name}` mean: a scale of {self.scale[0]:.4g} "
-                f"and an offset of {self.offset[0]:.4g} are assumed. Pass `scale` and `offset` (a "
-                "picture that was stretched for display has none that fit)."
-            )
-        if metres is None:
-            found.append(f"`{name}` has no georeference: neither has the map, nor areas.")
-        elif not all(8 < side < 12.5 for side in metres):
-            found.append(
-                f"The pixels of `{name}` are {metres[1]:.3g} x {metres[0]:.3g} m on the ground, "
-                f"those of the training {PIXEL:.0f} m: resample the scene (`gdalwarp -tr 10 10`)."
-            )
-        if self.level is None and self._looks_hazeless(overview):
-            found.append(
-                f"Nothing says the processing level of `{name}`. Its darkest blue is that of level "
-                '2A, so a clear atmosphere is added: pass `level`, "L1C" or "L2A", or correct '
-                "`scale` and `offset` if they are wrong."
-            )
-        if len(overview) == 0:
-            found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
-        else:
-            dark = np.percentile(overview[:, 0], 0.5)
-            if dark > DARK:
-                found.append(
-                    f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
-                    "Is an offset of 1000 left in, as products have it since January 2022? Then "
-                    "pass `offset=-0.1`."
-                )
-            if (overview.max(axis=1) <= 1).mean() > 0.2:
-                found.append(
-                    f"Many pixels of `{name}` reflect nothing: are the scale of "
-                    f"{self.scale[0]:.4g} and the offset of {self.offset[0]:.4g} right for it?"
-                )
-        return found
+        row, column = file.height // 2, file.width // 2
+        places = [file.xy(row + down, column + right) for down, right in ((0, 0), (1, 0), (0, 1))]
+        try:
+            east, north = rasterio.warp.transform(file.crs, "EPSG:4326", *zip(*places, strict=True))
+            shrink = math.cos(math.radians(north[0]))  # of degrees of longitude
+        except Exception:  # GDAL's own, or infinity: a grid or a place that lies nowhere on Earth
+            return None
+        metres = [
+            # Longitude jumps from 180 to -180.
+            DEGREE * math.hypot(y - north[0], shrink * math.remainder(x - east[0], 360))
+            for x, y in zip(east[1:], north[1:], strict=True)
+        ]
+        if file.crs.is_projected:
+            unit = file.crs.linear_units_factor[1]
+            own = [unit * math.dist(places[0], place) for place in places[1:]]
+            # Grids for surveys (UTM) stretch by less, and areas are stated in their own metres.
+            metres = own if np.allclose(own, metres, rtol=0.01) else metres
+        return tuple(metres)
 
 
 def _grey(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:

@@ -23,6 +23,9 @@ SIDE = IMAGE_SHAPE[0]  # pixels of a window
 BLOCK = 256  # windows that are read and classified at once
 OVERVIEW = 1000  # pixels of the longer side of a picture of the scene
 SECONDS = 20  # between two states that are kept
+# The network takes black pixels for water. A window counts by its share of data to this power, so
+# those without gaps decide, and others have a say only where there are none.
+POWER = 16
 
 
 def overview(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +46,7 @@ def overview(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -> np.ndarray:
-    """Classify the windows of a scene, and average the answers per cell.
+    """Classify the windows of a scene, and average the answers per cell, weighed by their data.
 
     Args:
         scene: At least 64 x 64 pixels.
@@ -53,14 +56,14 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
 
     Returns:
         Probabilities and, last, the unfamiliarity per cell, float32 `(rows, columns, C + 1)`; NaN
-        in cells without data.
+        in cells of which less than half of the pixels have data, or no window of which half has.
     """
     height, width = scene.files[0].shape
     rows, columns = _starts(height, stride), _starts(width, stride)
     cells = -(-height // stride), -(-width // stride)
     state = {
         "sums": np.zeros((*cells, len(classifier.class_names) + 1), np.float32),
-        "windows": np.zeros(cells, np.float32),
+        "weights": np.zeros(cells, np.float32),
         "has_data": np.zeros(cells, bool),
     }
     run = json.dumps([scene.identity(), stride, classifier.metadata])
@@ -86,28 +89,31 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
                 files.write(state_file, packed.getbuffer())
                 kept = time.monotonic()
             tops = rows[begin : begin + step]
-            first = tops[0] // stride
-            touched = _per_cell(valid, tops[0], stride)
-            state["has_data"][first : first + len(touched)] |= touched
+            # Strips overlap, so that each cell lies completely in one of them.
+            whole = _covered(tops[0], height, stride, len(valid))
+            inside = valid[whole.start * stride - tops[0] : whole.stop * stride - tops[0]]
+            state["has_data"][whole] = _per_cell(inside, stride)
             complete = valid.all()
-            places = [
-                (top, left)
+            shares = {
+                (top, left): float(complete or valid[top - tops[0] :, left:][:SIDE, :SIDE].mean())
                 for top in tops
                 for left in columns
-                if complete or valid[top - tops[0] :, left:][:SIDE, :SIDE].mean() >= 0.5
-            ]
-            if places:
-                windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in places]
+            }
+            shares = {place: share for place, share in shares.items() if share >= 0.5}
+            if shares:
+                windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in shares]
                 answers = classifier.serve(np.stack(windows), batch_size=BLOCK)
                 values = np.column_stack([answers["probabilities"], answers["unfamiliarity"]])
-                for (top, left), value in zip(places, values, strict=True):
+                weights = np.array([*shares.values()], np.float32) ** POWER
+                values *= weights[:, None]
+                for (top, left), value, weight in zip(shares, values, weights, strict=True):
                     covered = _covered(top, height, stride), _covered(left, width, stride)
                     state["sums"][covered] += value
-                    state["windows"][covered] += 1
+                    state["weights"][covered] += weight
             bar.update(len(tops) * len(columns))
-    known = state["has_data"] & (state["windows"] > 0)
+    known = state["has_data"] & (state["weights"] > 0)
     mean = state["sums"]  # in place: at small strides this is what fills the memory
-    mean /= np.maximum(state["windows"], 1)[..., None]
+    mean /= np.where(known, state["weights"], 1)[..., None]
     mean[~known] = np.nan
     return mean
 
@@ -117,18 +123,18 @@ def _starts(side: int, stride: int) -> list[int]:
     return [*range(0, side - SIDE, stride), side - SIDE]
 
 
-def _covered(start: int, side: int, stride: int) -> slice:
+def _covered(start: int, side: int, stride: int, length: int = SIDE) -> slice:
     """Find the cells that lie completely in a window; that at the end of a side may be smaller."""
-    end = start + SIDE
+    end = start + length
     return slice(-(-start // stride), -(-side // stride) if end == side else end // stride)
 
 
-def _per_cell(valid: np.ndarray, top: int, stride: int) -> np.ndarray:
-    """Find the cells of a strip, from that of row `top` on, of which any pixel has data."""
-    height, width = valid.shape
-    rows = np.maximum(0, np.arange(top // stride * stride, top + height, stride) - top)
-    rows_any = np.logical_or.reduceat(valid, rows, axis=0)
-    return np.logical_or.reduceat(rows_any, np.arange(0, width, stride), axis=1)
+def _per_cell(valid: np.ndarray, stride: int) -> np.ndarray:
+    """Find the cells of which at least half of the pixels have data."""
+    starts = [np.arange(0, side, stride) for side in valid.shape]
+    per_row = np.add.reduceat(valid, starts[0], axis=0, dtype=np.int32)
+    sizes = [np.diff([*each, side]) for each, side in zip(starts, valid.shape, strict=True)]
+    return 2 * np.add.reduceat(per_row, starts[1], axis=1) >= np.outer(*sizes)
 
 
 def _resume(file: Path, run: str, state: dict[str, np.ndarray]) -> int:

@@ -17,8 +17,8 @@ from rasterio.warp import Resampling, calculate_default_transform, reproject, tr
 
 from eurosat_helpers import files, plots
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
-from eurosat_helpers.scenes.scene import EARTH
 
+EARTH = 6_378_137.0  # metres, radius at the equator
 LARGEST = 4096  # pixels of the longer side of the overlay
 # Leaflet, which draws the map, comes from the network. Without it the picture is there.
 PAGE = """

@@ -1,0 +1,57 @@
+"""Doubt a scene: what its numbers, its grid or its colors say against it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from eurosat_helpers.scenes.scene import WHITE, Scene
+
+PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
+DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
+
+
+def find(scene: Scene, overview: np.ndarray) -> list[str]:
+    """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
+    found, metres, name = [], scene.pixel_metres(), scene.files[0].name
+    if scene.said_by == "assumed":
+        found.append(
+            f"Nothing says what the numbers in `{name}` mean: a scale of {scene.scale[0]:.4g} "
+            f"and an offset of {scene.offset[0]:.4g} are assumed. Pass `scale` and `offset` (a "
+            "picture that was stretched for display has none that fit)."
+        )
+    if metres is None:
+        found.append(f"`{name}` has no georeference: neither has the map, nor areas.")
+    elif not all(8 < side < 12.5 for side in metres):
+        found.append(
+            f"The pixels of `{name}` are {metres[1]:.3g} x {metres[0]:.3g} m on the ground, "
+            f"those of the training {PIXEL:.0f} m: resample the scene (`gdalwarp -tr 10 10`)."
+        )
+    if scene.level is None and scene.as_level_1c(overview).level == "L2A":
+        found.append(
+            f"Nothing says the processing level of `{name}`. Its darkest blue is that of level "
+            '2A, so a clear atmosphere is added: pass `level`, "L1C" or "L2A", or correct '
+            "`scale` and `offset` if they are wrong."
+        )
+    if len(overview) == 0:
+        found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
+    else:
+        dark = np.percentile(overview[:, 0], 0.5)
+        white = (overview.min(axis=1) == 255).mean()
+        # A scale of 1 is assumed of floating-point numbers alone.
+        if scene.said_by == "assumed" and scene.scale[0] == 1 and white > 0.5:
+            found.append(
+                f"{white:.0%} of the pixels of `{name}` are white, since its numbers are taken for "
+                "reflectance from 0 to 1. They look like 0 to 10000: pass `scale=1e-4`."
+            )
+        elif dark > DARK:
+            found.append(
+                f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
+                "Is an offset of 1000 left in, as products have it since January 2022? Then "
+                "pass `offset=-0.1`."
+            )
+        if (overview.max(axis=1) <= 1).mean() > 0.2:
+            found.append(
+                f"Many pixels of `{name}` reflect nothing: are the scale of "
+                f"{scene.scale[0]:.4g} and the offset of {scene.offset[0]:.4g} right for it?"
+            )
+    return found
