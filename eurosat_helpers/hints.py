@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from eurosat_helpers import pipeline
 from eurosat_helpers.data import IMAGE_SIZE, Tiles
 
+MOBILENET = partial(applications.MobileNet, alpha=0.75)
 SIDE = 96  # pixels to which the tiles are enlarged
 LAYERS = ("conv_pw_11_relu", "conv_pw_13_relu")  # the second is the last one
 
@@ -43,7 +44,7 @@ def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
         FileNotFoundError: If the weights are not in the cache and cannot be downloaded, or are
             damaged.
     """
-    base = _published("MobileNet_0.75", partial(applications.MobileNet, alpha=0.75), SIDE)
+    base = _published("MobileNet_0.75", MOBILENET, SIDE)
     means = [layers.GlobalAveragePooling2D()(base.get_layer(name).output) for name in LAYERS]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     enlarged = ops.image.resize(images, (SIDE, SIDE), interpolation="bilinear") / 127.5 - 1

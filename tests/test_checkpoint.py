@@ -97,7 +97,7 @@ def test_same_network_built_again_is_the_same_run_with_a_base_inside_too(demo_ti
 
 def test_new_run_refuses_a_model_that_a_run_has_trained(run, demo_tiles):
     run.write(rows=np.ones((1, 7)), best=[np.array(1.0)])
-    run.model._trained_by_run = True  # as `progress.Epochs` says from the first batch on
+    run.model._trained_by_run = True  # as `training.fit` says before the first batch
     arguments = run.model, demo_tiles[:2], demo_tiles[2:4]
     checkpoint.Run(run.file.parent, *arguments, {})  # this run resumes
     with pytest.raises(ValueError, match=r"^`model` .*build the model again first \(run its cell"):

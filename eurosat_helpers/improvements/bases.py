@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -26,7 +25,7 @@ class _Base(NamedTuple):
 _CAFFE = {"mean": (123.68, 116.779, 103.939), "deviation": 1, "reads_bgr": True}
 _TO_ONE = {"mean": (127.5,) * 3, "deviation": 127.5}  # -1 to 1
 BASES = {
-    "MobileNet_0.75": _Base(partial(applications.MobileNet, alpha=0.75), 96, **_TO_ONE),
+    "MobileNet_0.75": _Base(hints.MOBILENET, hints.SIDE, **_TO_ONE),
     "MobileNetV2": _Base(applications.MobileNetV2, 96, **_TO_ONE),
     # Its own first layers normalize.
     "EfficientNetV2B0": _Base(applications.EfficientNetV2B0, 128, (0,) * 3, 1),
