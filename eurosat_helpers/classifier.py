@@ -117,8 +117,9 @@ class Classifier:
             "parameters": f"{about['parameters']:,}",
             "training": f"{about['epochs']} epochs, {about['seconds'] / 60:.1f} minutes",
             "hardware": about["hardware"],
-            "TensorFlow": about["versions"]["tensorflow"],
-            "date": about["date"],
+            "saved": f"{about['date']:.10}, TensorFlow {about['versions']['tensorflow']}",
+            "unsure": f"confidence below {about['confidence_threshold']['threshold']:.3f}",
+            "unfamiliar": f"above {about['unfamiliarity_threshold']['threshold']:.2f}",
         }
         if far := about["scores"].get("new_places"):  # of a model trained without them
             facts["new places, another model"] = f"{far['accuracy']:.2%} of {far['tiles']:,} tiles"

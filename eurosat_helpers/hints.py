@@ -68,11 +68,10 @@ def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: in
         raise ValueError(f"{wanted}. Received: {received}")
     kernel = keras.initializers.GlorotUniform(seed)
     with model.distribute_strategy.scope():
-        predict = layers.Dense(features.shape[1], kernel_initializer=kernel, name="hints")
-        both = [model.output, predict(model.get_layer("head-pool").output)]
-        predicting = keras.Model(model.input, both)
-    predicting._trained_by_run = getattr(model, "_trained_by_run", False)  # see `checkpoint.Run`
-    return predicting
+        head = layers.Dense(features.shape[1], kernel_initializer=kernel, name="hints")
+        both = keras.Model(model.input, [model.output, head(model.get_layer("head-pool").output)])
+    both._trained_by_run = getattr(model, "_trained_by_run", False)  # see `checkpoint.Run`
+    return both
 
 
 def _published(

@@ -492,6 +492,10 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
     assert facts["test accuracy"] == "98.50% of 3 tiles"
     assert facts["95% interval"] == "98.00% to 99.00%"
     assert facts["training"] == "3 epochs, 1.5 minutes"
+    limits = classifier.metadata
+    confidence, distance = limits["confidence_threshold"], limits["unfamiliarity_threshold"]
+    assert facts["unsure"] == f"confidence below {confidence['threshold']:.3f}"
+    assert facts["unfamiliar"] == f"above {distance['threshold']:.2f}"
     assert facts.str.len().max() <= 50  # where pandas would cut them
     assert "new places, another model" not in facts
     changes = {name: {"accuracy": share} for name, share in (("jpeg", 0.8), ("shadow", 0.9))}
