@@ -62,7 +62,7 @@ def save(
         FileExistsError: If `directory` is anything else than a complete saved model.
         OSError: If it cannot be written, for example because the disk is full.
     """
-    directory, parameters = Path(directory), record._plain(parameters)
+    directory, parameters = Path(directory).expanduser(), record._plain(parameters)
     if "seconds" not in history:
         raise ValueError(f"`history` must have the column `seconds`. Received: {list(history)}")
     if not 0 < temperature < np.inf:

@@ -125,4 +125,6 @@ def _architecture(model: keras.Model) -> str:
     # Layers by the order in which they appear.
     names = dict.fromkeys(re.findall(r'"name": ("[^"]*")', text))
     numbers = {name: f'"layer {number}"' for number, name in enumerate(names)}
-    return re.sub(r'"[^"]*"', lambda found: numbers.get(found[0], found[0]), text)
+    # Where they are named, and where they are an input: ["name", 0, 0].
+    named = r'(?<="name": )"[^"]*"|(?<=\[)"[^"]*"(?=, \d)'
+    return re.sub(named, lambda found: numbers.get(found[0], found[0]), text)

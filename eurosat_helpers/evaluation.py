@@ -67,17 +67,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Put predictions into a table, one row per tile.
 
-    Args:
-        names: N file names.
-        truth: N class names, or None if the truth is not known.
-        probabilities: The predictions.
-        class_names: The C class names, in the order of the columns of `probabilities`.
-
-    Returns:
-        `file`, `truth` (empty if not known), `prediction`, `confidence`, one column per class.
-
-    Raises:
-        ValueError: If the lengths differ.
+    `names` are N files, `truth` N class names or None, and `class_names` those of the columns of
+    `probabilities`, `(N, C)`. The table has `file`, `truth` (empty if not known), `prediction`,
+    `confidence` and one column per class. Lengths that differ are a ValueError.
     """
     table = pd.DataFrame(probabilities, columns=list(class_names))
     about = {"file": list(names), "truth": [""] * len(table) if truth is None else list(truth)}

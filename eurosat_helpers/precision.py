@@ -13,7 +13,11 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 
 @contextlib.contextmanager
 def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision, with float32 weights, for a while, on images of any size."""
+    """Compute in half precision, with float32 weights, for a while, on images of any size.
+
+    Raises:
+        ValueError: If a layer does not compute in float32 before.
+    """
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = (augmentation.RandomSymmetry, augmentation.RandomAppearance)
     full += (keras.layers.Normalization, FusedBatchNormalization)
@@ -21,6 +25,8 @@ def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
         full += (keras.layers.DepthwiseConv2D,)
     outputs = [output._keras_history.operation for output in model.outputs]
     parts = list(models.sublayers(model))
+    if other := {part.dtype_policy.name for part in parts} - {"float32"}:
+        raise ValueError(f"`model` must be built in float32 (half: `policy`). Received: {other}")
     layers = [part for part in parts if not isinstance(part, full) and part not in outputs]
     networks = [part for part in parts if isinstance(part, keras.Model)]
     before, specs = [x.dtype_policy for x in layers], [x.input_spec for x in networks]

@@ -127,7 +127,9 @@ class Epochs(keras.callbacks.Callback):
         losses = keras.losses.categorical_crossentropy(
             self.labels, logits, from_logits=True, label_smoothing=self.smoothing
         )
-        loss = losses.numpy().mean() + sum(map(float, self.model.losses))  # with L2, as in training
+        # With the L2 of the kernels, as in training.
+        kernels = [one for one in self.model.trainable_weights if one.regularizer]
+        loss = losses.numpy().mean() + sum(float(one.regularizer(one)) for one in kernels)
         right = logits.numpy().argmax(axis=1) == self.labels.numpy().argmax(axis=1)
         return {"val_loss": loss, "val_accuracy": right.mean()}
 

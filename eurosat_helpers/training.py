@@ -41,9 +41,8 @@ def compile_model(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
     xla = "auto" if workers.count() == 1 else False  # it cannot sum over workers
-    metrics = ["accuracy"]
-    if len(model.outputs) == 2:  # hints too
-        loss, metrics = [loss, "mean_squared_error"], [metrics, []]
+    count = len(model.outputs)  # 2 with hints
+    loss, metrics = [loss, "mean_squared_error"][:count], [["accuracy"], []][:count]
     model.compile(optimizer, loss, metrics=metrics, jit_compile=xla)
 
 
@@ -92,8 +91,7 @@ def fit(
         hints: Features of each training tile, float32 `(len(train), F)`, such as
             `hints.imagenet_features` computes. The features before the last layer learn to predict
             them too (mean squared error, added to the loss); what predicts them is not kept.
-        start_from: `model.keras` of a saved model with the same architecture, to train further;
-            `None` trains `model` as it is.
+        start_from: `model.keras` of a saved model with the same architecture, to train it further.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -114,7 +112,7 @@ def fit(
         ValueError: If an argument is out of range, a checkpoint is damaged, or a new run would
             begin with a model that another run has trained.
     """
-    settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
+    settings = {name: value for name, value in dict(locals()).items() if name not in NO_SETTINGS}
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
@@ -125,6 +123,8 @@ def fit(
     for name, end in {**ranges, "label_smoothing": 1}.items():
         if not 0 <= settings[name] < end:
             raise ValueError(f"`{name}` must be in [0, {end}). Received: {settings[name]}.")
+    if (names := validation.class_names) != train.class_names:
+        raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
     if isinstance(class_weight, str) and class_weight != "balanced":
         raise ValueError(f'`class_weight` must be "balanced" or numbers. Received: {class_weight}')
     if class_weight == "balanced":

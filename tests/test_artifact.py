@@ -237,6 +237,11 @@ def test_what_a_training_started_from_counts_too(model, saved, tmp_path):
         assert metadata["seconds"] == 90 * times
 
 
+def test_model_is_saved_below_home(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert save(model, "~/other/model") == tmp_path / "other" / "model"
+
+
 def test_model_that_a_training_started_from_is_not_replaced_by_it(model, copy):
     before = content(copy)
     parameters = {**RECORD["parameters"], "start_from": copy / "model.keras"}

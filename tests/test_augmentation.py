@@ -101,6 +101,13 @@ def test_random_appearance_varies_the_light_smoothly_over_some_images():
     assert np.ptp(quarters, axis=1).max() < 120
 
 
+@pytest.mark.parametrize(("share", "count"), [(0.0, 4), (0.5, 1)])
+def test_random_appearance_leaves_a_batch_alone_of_which_no_tile_is_to_be_changed(share, count):
+    images = pixels(count)
+    layer = augmentation.RandomAppearance(share, seed=1)
+    np.testing.assert_array_equal(layer(images, training=True), images)
+
+
 def test_share_out_of_range_is_named():
     with pytest.raises(ValueError, match=r"`share` must be in \[0, 1\]. Received: 2"):
         augmentation.RandomAppearance(2)

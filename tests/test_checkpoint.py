@@ -83,6 +83,16 @@ def test_same_run_finds_its_file_and_any_other_does_not(demo_tiles):
     assert len({found, *others}) == 7
 
 
+def test_settings_that_are_also_names_of_layers_tell_networks_apart(demo_tiles):
+    def find(activation):
+        images = keras.Input((64, 64, 3))
+        x = keras.layers.Activation(activation, name=activation)(images)
+        model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+        return checkpoint.Run("kept", model, demo_tiles[:1], demo_tiles[1:2], {}).file
+
+    assert find("relu") == find("relu") != find("tanh")
+
+
 def test_same_network_built_again_is_the_same_run_with_a_base_inside_too(demo_tiles):
     def find(model):
         return checkpoint.Run("kept", model, demo_tiles[:1], demo_tiles[1:2], {}).file

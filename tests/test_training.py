@@ -297,6 +297,27 @@ def test_bad_arguments_are_named_and_change_nothing(parts, untouched, tmp_path, 
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
+def test_validation_tiles_of_other_classes_are_refused(parts):
+    train, validation = parts
+    turned = dataclasses.replace(
+        validation,
+        labels=len(train.class_names) - 1 - validation.labels,
+        class_names=validation.class_names[::-1],
+    )
+    with pytest.raises(ValueError, match=r"must have the classes of `train`.*SeaLake.*AnnualCrop"):
+        fit_small(build_small(parts), (train, turned))
+
+
+def test_losses_of_outputs_are_no_part_of_the_validation_loss(parts):
+    images = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(4, 3, activity_regularizer="l2", kernel_regularizer="l2")(images)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(10)(x / 255))
+    # In half precision Keras cannot add such losses to the others.
+    history = fit_small(model, parts, epochs=2, policy="float32")
+    assert history.val_loss.gt(0).all()
+
+
 def test_model_of_a_refused_call_can_be_trained_on_files_with_any_name(parts, tmp_path):
     model, folder = build_small(parts), tmp_path / "run"
     train, validation = parts
