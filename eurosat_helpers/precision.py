@@ -13,11 +13,7 @@ from eurosat_helpers.normalization import FusedBatchNormalization
 
 @contextlib.contextmanager
 def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
-    """Compute in half precision, with float32 weights, for a while, on images of any size.
-
-    Raises:
-        ValueError: If a layer does not compute in float32 before.
-    """
+    """Compute in half precision, with float32 weights, for a while, on images of any size."""
     # Pixels are changed and normalized in float32; a float16 softmax loses small probabilities.
     full = (augmentation.RandomSymmetry, augmentation.RandomAppearance)
     full += (keras.layers.Normalization, FusedBatchNormalization)

@@ -127,8 +127,7 @@ class Epochs(keras.callbacks.Callback):
         losses = keras.losses.categorical_crossentropy(
             self.labels, logits, from_logits=True, label_smoothing=self.smoothing
         )
-        # With the L2 of the kernels, as in training.
-        kernels = [one for one in self.model.trainable_weights if one.regularizer]
+        kernels = [one for one in self.model.trainable_weights if one.regularizer]  # with L2
         loss = losses.numpy().mean() + sum(float(one.regularizer(one)) for one in kernels)
         right = logits.numpy().argmax(axis=1) == self.labels.numpy().argmax(axis=1)
         return {"val_loss": loss, "val_accuracy": right.mean()}
