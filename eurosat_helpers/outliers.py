@@ -17,7 +17,7 @@ from eurosat_helpers.augmentation import RandomAppearance
 from eurosat_helpers.data import Tiles, sample
 
 LAYERS = ("stem-relu", "stage1_block1-relu")  # of `models.build_cnn`
-SAMPLE = 6000  # training tiles are enough for the covariance of 64 channels
+SAMPLE = 6000  # training tiles are enough for the covariance of 67 features
 SHARED = 64  # tiles of its own at which half of a covariance is that of all classes
 
 
@@ -26,12 +26,14 @@ def fit(
 ) -> keras.Model:
     """Measure how early features are distributed over the training tiles of each class.
 
-    The features are the mean activation of each channel, as a square root. A Gaussian is fitted to
-    those of each class, of all tiles as they are and every third one as `RandomAppearance` changes
-    it. The unfamiliarity is the Mahalanobis distance from the nearest one (Lee et al., arXiv
-    1807.03888). Each covariance is shrunk towards that of all classes (Friedman 1989, "Regularized
-    Discriminant Analysis"). Early layers see color and texture, by which images that are not tiles
-    differ most; the last layer sees only what tells the classes apart.
+    The features are the mean activation of each channel, as a square root, and the darkest value of
+    each band (of means of 4x4 pixels), as a square. A Gaussian is fitted to those of each class, of
+    all tiles as they are and every third one as `RandomAppearance` changes it. The unfamiliarity is
+    the Mahalanobis distance from the nearest one (Lee et al., arXiv 1807.03888). Each covariance is
+    shrunk towards that of all classes (Friedman 1989, "Regularized Discriminant Analysis"). Early
+    layers see color and texture, by which images that are not tiles differ most; the last layer
+    sees only what tells the classes apart. The darkest values show what is added everywhere, such
+    as an offset that was left in.
 
     Args:
         model: A functional model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits.
@@ -44,7 +46,8 @@ def fit(
     """
     outputs = [model.get_layer(name).output for name in layers]
     means = [keras_layers.GlobalAveragePooling2D()(output) for output in outputs]
-    features = ops.sqrt(ops.concatenate(means, axis=-1))
+    darkest = ops.min(keras_layers.AveragePooling2D(4)(model.input), axis=(1, 2)) / 255
+    features = ops.concatenate([*map(ops.sqrt, means), ops.square(darkest)], axis=-1)
     tiles = sample(train, min(SAMPLE, len(train)), seed=seed)
     known = keras.Model(model.input, features)
     parts = tiles.images, _changed(tiles[::3], seed)

@@ -36,6 +36,8 @@ def test_distance_is_that_of_mahalanobis_from_the_nearest_class(model, detector,
     tiles = demo_tiles[::2]
     layers = [model.get_layer(name).output for name in outliers.LAYERS]
     pooled = [keras.ops.sqrt(keras.ops.mean(layer, axis=(1, 2))) for layer in layers]
+    squares = keras.ops.average_pool(model.input, 4)
+    pooled.append(keras.ops.square(keras.ops.min(squares, axis=(1, 2))))
     known = keras.Model(model.input, keras.ops.concatenate(pooled, axis=-1))
     shuffled = outliers.sample(tiles, len(tiles), seed=0)
     parts = shuffled.images, outliers._changed(shuffled[::3], 0)
