@@ -118,7 +118,7 @@ class RandomAppearance(layers.Layer):
     def _blurred(self, images: tf.Tensor) -> tf.Tensor:
         # Shifted sums take a third of the time of a depthwise convolution, forward only.
         side = images.shape[1]
-        # Reflected at the edges; `ops.pad` cannot do that to no tiles at all.
+        # Reflected at the edges; `ops.pad` refuses a batch without tiles.
         x = ops.concatenate([images[:, 2:0:-1], images, images[:, -2:-4:-1]], axis=1)
         x = ops.concatenate([x[:, :, 2:0:-1], x, x[:, :, -2:-4:-1]], axis=2)
         x = sum(weight * x[:, i : i + side] for i, weight in enumerate(self.BLUR))

@@ -67,9 +67,9 @@ def predictions_table(
 ) -> pd.DataFrame:
     """Put predictions into a table, one row per tile.
 
-    `names` are N files, `truth` N class names or None, and `class_names` those of the columns of
-    `probabilities`, `(N, C)`. The table has `file`, `truth` (empty if not known), `prediction`,
-    `confidence` and one column per class. Lengths that differ are a ValueError.
+    `names` holds N file names, `truth` N class names or None, `class_names` the C classes of the
+    columns of `probabilities`, shape `(N, C)`. The columns of the table are `file`, `truth` (empty
+    if not known), `prediction`, `confidence` and one per class. Other lengths are a ValueError.
     """
     table = pd.DataFrame(probabilities, columns=list(class_names))
     about = {"file": list(names), "truth": [""] * len(table) if truth is None else list(truth)}

@@ -33,7 +33,7 @@ def fit(
     shrunk towards that of all classes (Friedman 1989, "Regularized Discriminant Analysis"). Early
     layers see color and texture, by which images that are not tiles differ most; the last layer
     sees only what tells the classes apart. The darkest values show what is added everywhere, such
-    as an offset that was left in.
+    as an offset of the digital numbers.
 
     Args:
         model: A functional model, raw pixels `(N, 64, 64, 3)` in 0-255 -> logits.

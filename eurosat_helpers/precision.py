@@ -22,7 +22,8 @@ def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
     outputs = [output._keras_history.operation for output in model.outputs]
     parts = list(models.sublayers(model))
     if other := {part.dtype_policy.name for part in parts} - {"float32"}:
-        raise ValueError(f"`model` must be built in float32 (half: `policy`). Received: {other}")
+        wanted = "`model` must be built in float32 (`policy` makes the training half precision)"
+        raise ValueError(f"{wanted}. Received: {other}")
     layers = [part for part in parts if not isinstance(part, full) and part not in outputs]
     networks = [part for part in parts if isinstance(part, keras.Model)]
     before, specs = [x.dtype_policy for x in layers], [x.input_spec for x in networks]

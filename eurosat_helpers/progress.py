@@ -124,9 +124,8 @@ class Epochs(keras.callbacks.Callback):
     def _validate(self) -> dict[str, float]:
         logits = tf.concat([self.infer(images) for images, _ in self.batches], axis=0)
         self.probabilities = tf.nn.softmax(logits).numpy()
-        losses = keras.losses.categorical_crossentropy(
-            self.labels, logits, from_logits=True, label_smoothing=self.smoothing
-        )
+        options = {"from_logits": True, "label_smoothing": self.smoothing}
+        losses = keras.losses.categorical_crossentropy(self.labels, logits, **options)
         kernels = [one for one in self.model.trainable_weights if one.regularizer]  # with L2
         loss = losses.numpy().mean() + sum(float(one.regularizer(one)) for one in kernels)
         right = logits.numpy().argmax(axis=1) == self.labels.numpy().argmax(axis=1)
