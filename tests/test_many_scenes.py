@@ -71,6 +71,13 @@ def test_all_maps_are_there_and_complete_although_a_worker_was_killed(demo_tiles
     assert not list(maps.glob(".*.unfinished"))
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "0 of 12 scenes to map\n"
+    other = map_of(sources[0], maps)
+    with rasterio.open(other, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+        file.update_tags(model="another model, 2020-01-01")
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"1 of 12 scenes to map\n{other}: ")
+    with rasterio.open(other) as file:
+        assert file.tags()["model"].startswith("eurosat_cnn, ")
     damaged = tmp_path / "damaged.tif"
     damaged.write_bytes(b"no scene")
     done = subprocess.run([*command, str(damaged)], cwd=PROJECT, capture_output=True, text=True)
