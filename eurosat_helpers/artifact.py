@@ -176,7 +176,7 @@ def save_results(
     Each is written completely or not at all. `table` is that of `evaluation.predictions_table`, and
     `figure` that of `plots.prediction_grid`.
     """
-    csv, png = Path(directory) / "predictions.csv", Path(directory) / "predictions.png"
+    csv, png = (Path(directory).expanduser() / f"predictions.{kind}" for kind in ("csv", "png"))
     figure.savefig(picture := io.BytesIO(), dpi=150)
     text = table.to_csv(index=False, float_format="%.6f")
     files.write(csv, text.encode(errors="surrogateescape"))  # names of files may be any bytes

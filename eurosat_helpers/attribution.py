@@ -133,7 +133,7 @@ def _checked(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> np.n
             f"{len(images)} images. Received: {labels.dtype} of shape {labels.shape}, "
             f"{labels.tolist()!r:.60}"
         )
-    return labels
+    return labels.astype("int64")
 
 
 def _in_batches(

@@ -50,7 +50,9 @@ def decode(encoded: bytes) -> Image.Image:
         raise ValueError(f"holds {pages} images: save each as a file of its own")
     bits = {8}
     if image.format == "TIFF":
-        bits = set(image.tag_v2.get(_BITS, (1,)))
+        bits, bands = set(image.tag_v2.get(_BITS, (1,))), image.tag_v2.get(_BANDS, 1)
+        if image.mode == "L" and bands > 1 and max(bits) == 8:  # Pillow sees the first band alone
+            raise ValueError(_other_bands(bands))
     elif image.format == "PNG":
         bits = {16} if encoded[24] == 16 else bits  # Pillow would keep the upper 8 bits
     if max(bits) > 8:
@@ -123,6 +125,10 @@ def _unknown(encoded: bytes) -> str:
         return "a damaged TIFF image"
     if bits > 8:
         return _deep(bits)
+    return _other_bands(bands)
+
+
+def _other_bands(bands: int) -> str:
     if bands == 3:
         return "TIFF of a kind that is not read: gdal_translate -co PHOTOMETRIC=RGB -ot Byte"
     return f"TIFF of {bands} bands, not RGB: save red, green and blue alone"

@@ -59,6 +59,9 @@ class Explorer(widgets.VBox):
     """
 
     def __init__(self, classifier: Classifier, tiles: Tiles, *, seed: int = 0) -> None:
+        if tiles.class_names != classifier.class_names:
+            wanted = f"`tiles` must have the classes {classifier.class_names}"
+            raise ValueError(f"{wanted}. Received: {tiles.class_names}")
         self.classifier, self.tiles, self.seed = classifier, tiles, seed
         answers = classifier.serve(tiles.images)
         self.probabilities, metadata = answers["probabilities"], classifier.metadata
@@ -91,6 +94,8 @@ class Explorer(widgets.VBox):
         directory, same = self.classifier.directory, False
         try:
             return keras.saving.load_model(directory / "model.keras", compile=False)
+        except ValueError as error:
+            raise RuntimeError("its model.keras cannot be read") from error
         finally:  # a training may have saved another one since the graph was loaded
             with contextlib.suppress(OSError, ValueError):
                 same = record.read(directory)[0] == self.classifier.metadata
@@ -161,12 +166,9 @@ class Explorer(widgets.VBox):
             title = f"{title} ({error})"
         except ValueError:  # an ensemble has no convolutions of its own
             title = f"{title} (this model has no layer for Grad-CAM)"
-        names = self.classifier.class_names
-        self.detail.children = [
-            _picture(
-                plots.explanations(image[None], maps, probabilities[None], names, [""], title=title)
-            )
-        ]
+        answers = probabilities[None], self.classifier.class_names, [""]
+        figure = plots.explanations(image[None], maps, *answers, title=title)
+        self.detail.children = [_picture(figure)]
 
     def _repr_mimebundle_(self, **options: object) -> dict:
         bundle = super()._repr_mimebundle_(**options)

@@ -95,7 +95,9 @@ def _folded(model: keras.Model) -> keras.Model:
             kernel = convolution.kernel * ops.reshape(scale, channels)
             copy.get_layer(convolution.name).set_weights([kernel, shift])
         elif layer.weights and not isinstance(layer, keras.Model) and layer not in folds.values():
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
+            (copied := copy.get_layer(layer.name)).set_weights(layer.get_weights())
+            if isinstance(copied, layers.Normalization):
+                copied.finalize_state()  # what it computes with is made of these weights
     return copy
 
 
@@ -144,14 +146,13 @@ def _decode(position: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
     # Width and height of a PNG image: two big-endian integers.
     size = tf.io.decode_raw(tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False)
     shape = tf.cond(png, lambda: size[::-1], lambda: tf.image.extract_jpeg_shape(encoded)[:2])
-    bits, kind = (tf.strings.substr(padded, place, 1) for place in (24, 25))
-    deep = png & (bits == b"\x10")  # 16 bits would be cut to 8
+    deep = png & (tf.strings.substr(padded, 24, 1) == b"\x10")  # 16 bits would be cut to 8
     header = tf.concat([shape, [tf.cast(deep, tf.int32)]], axis=0)
     with tf.control_dependencies([tf.debugging.assert_equal(header, (*IMAGE_SHAPE[:2], 0))]):
         encoded = tf.identity(encoded)
     # What is transparent has colors that nobody sees.
     alpha = tf.cond(
-        png & ((kind == b"\4") | (kind == b"\6")),
+        png,
         lambda: tf.io.decode_png(encoded, channels=4)[..., 3],
         lambda: tf.constant(255, tf.uint8, (1, 1)),
     )

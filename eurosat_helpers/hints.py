@@ -1,4 +1,4 @@
-"""Hints: what a network that knows ImageNet sees in the tiles, for another one to predict too."""
+"""Hints: what a pretrained network sees in the tiles, for another one to predict too."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SIDE = 96  # pixels to which the tiles are enlarged
 LAYERS = ("conv_pw_11_relu", "conv_pw_13_relu")  # the second is the last one
 
 
-def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
-    """Describe tiles by the features that MobileNet 0.75 with ImageNet weights has of them.
+def features(tiles: Tiles, teacher: keras.Model | None = None, *, size: int = 128) -> np.ndarray:
+    """Describe tiles by the features that MobileNet 0.75 has of them.
 
     The outputs of two of its layers, averaged over the tile and over four of its symmetries, are
     standardized and reduced to their principal components, each with a variance of 1. A network
@@ -35,6 +35,8 @@ def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
 
     Args:
         tiles: The training tiles.
+        teacher: A model of `bases.build_transfer("MobileNet_0.75")`, fine-tuned on the training
+            tiles alone; `None` takes the weights from ImageNet as they are.
         size: Number of the components, at most that of the tiles.
 
     Returns:
@@ -44,7 +46,10 @@ def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
         FileNotFoundError: If the weights are not in the cache and cannot be downloaded, or are
             damaged.
     """
-    base = _published("MobileNet_0.75", MOBILENET, SIDE)
+    if teacher is None:
+        base = _published("MobileNet_0.75", MOBILENET, SIDE)
+    else:
+        base = teacher.get_layer("base")
     means = [layers.GlobalAveragePooling2D()(base.get_layer(name).output) for name in LAYERS]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     enlarged = ops.image.resize(images, (SIDE, SIDE), interpolation="bilinear") / 127.5 - 1
@@ -54,9 +59,9 @@ def imagenet_features(tiles: Tiles, *, size: int = 128) -> np.ndarray:
     batches = (
         pipeline.dataset(dataclasses.replace(tiles, images=view), batch_size=250) for view in views
     )
-    features = np.mean([network.predict(one, verbose=0) for one in batches], axis=0)
-    components = PCA(min(size, *features.shape), whiten=True, svd_solver="covariance_eigh")
-    return make_pipeline(StandardScaler(), components).fit_transform(features).astype("float32")
+    found = np.mean([network.predict(one, verbose=0) for one in batches], axis=0)
+    components = PCA(min(size, *found.shape), whiten=True, svd_solver="covariance_eigh")
+    return make_pipeline(StandardScaler(), components).fit_transform(found).astype("float32")
 
 
 def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: int) -> keras.Model:

@@ -44,6 +44,9 @@ def fit(
     Returns:
         A model that shares these layers: raw pixels -> unfamiliarity, float32 `(N,)`, 0 or above.
     """
+    if missing := set(layers) - {layer.name for layer in model.layers}:
+        wanted = "`layers` must be layers of `model` (those of `models.build_cnn`, if not given)"
+        raise ValueError(f"{wanted}; of another network, pass its first ones. Missing: {missing}")
     outputs = [model.get_layer(name).output for name in layers]
     means = [keras_layers.GlobalAveragePooling2D()(output) for output in outputs]
     darkest = ops.min(keras_layers.AveragePooling2D(4)(model.input), axis=(1, 2)) / 255

@@ -43,8 +43,7 @@ def computing_in(policy: str, model: keras.Model) -> Iterator[None]:
 @contextlib.contextmanager
 def _following(model: keras.Model, steps: int) -> Iterator[None]:
     """Let moving statistics follow within a fifth of a training of few `steps`, for a while."""
-    parts = models.sublayers(model)
-    layers = [part for part in parts if isinstance(part, FusedBatchNormalization)]
+    layers = [x for x in models.sublayers(model) if isinstance(x, FusedBatchNormalization)]
     before = [layer.momentum for layer in layers]
     try:
         for layer in layers:

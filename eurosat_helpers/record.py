@@ -64,11 +64,9 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
 
 def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
     """Turn paths and what is of NumPy into what JSON and YAML know."""
-
-    def convert(value: object) -> object:
-        return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else os.fspath(value)
-
-    return json.loads(json.dumps(dict(parameters), default=convert))
+    numbers = np.generic, np.ndarray
+    known = {"default": lambda x: x.tolist() if isinstance(x, numbers) else os.fspath(x)}
+    return json.loads(json.dumps(dict(parameters), **known))
 
 
 def _spent(start_from: str | None, directory: Path) -> dict[str, float]:
@@ -157,7 +155,6 @@ def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
             f"{'; '.join(problems.values()) or 'there is none'}. Run training.ipynb with these "
             "tiles first."
         )
-    passed = [text for path, text in problems.items() if path.name not in (SHIPPED, "demo")]
-    if passed:
+    if passed := [text for path, text in problems.items() if path.name not in (SHIPPED, "demo")]:
         print(f"Not used: {'; '.join(passed)}.")
     return max(fit, key=fit.get)

@@ -89,7 +89,7 @@ def fit(
         cropped: Share of the epochs, rounded down, that begin the run with a random square of 48x48
             pixels of each tile: cheap ones, for a network that takes images of any size.
         hints: Features of each training tile, float32 `(len(train), F)`, such as
-            `hints.imagenet_features` computes. The features before the last layer learn to predict
+            `hints.features` computes. The features before the last layer learn to predict
             them too (mean squared error, added to the loss); what predicts them is not kept.
         start_from: `model.keras` of a saved model with the same architecture, to train it further.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW

@@ -10,6 +10,7 @@ and `classifiers` need `saved_model/clean`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
@@ -139,10 +140,14 @@ def fine_tune(
     model = train_head(f"{name}-head", train, parts, epochs=head)
     transfer.unfreeze(model, fixed_statistics=fixed_statistics)
     settings = {"epochs": epochs, "seed": SEED, **FINE_TUNING, **options}
-    history = training.fit(
-        model, train, parts.validation, checkpoint_dir=CHECKPOINTS / name, **settings
-    )
+    settings["checkpoint_dir"] = CHECKPOINTS / began_with(name, BASE, HEAD, head)
+    history = training.fit(model, train, parts.validation, **settings)
     record(name, model, history, train, parts, based_on=[f"{name}-head"])
+
+
+def began_with(name: str, *settings: object) -> str:
+    """Name a run by the settings of its head too: `training.fit` does not know them."""
+    return f"{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
 
 def same_time(train: data.Tiles, parts: Parts, *, suffix: str, **settings: object) -> None:
@@ -188,11 +193,11 @@ def fine_tuned_longer(parts: Parts) -> None:
 def fine_tuned_again(parts: Parts) -> None:
     """Do ten more epochs with mix-up help it? 17 minutes, after `fine_tuned`."""
     name, before = "mobilenet-fine-tuned-again", "mobilenet-fine-tuned"
-    model = keras.saving.load_model(MODELS / f"{before}.keras")
+    file = MODELS / f"{before}.keras"
     settings = {"epochs": 10, "seed": SEED + 1, "mixup": 0.2, **FINE_TUNING}
-    history = training.fit(
-        model, parts.train, parts.validation, checkpoint_dir=CHECKPOINTS / name, **settings
-    )
+    settings["checkpoint_dir"] = CHECKPOINTS / began_with(name, file.read_bytes())
+    model = keras.saving.load_model(file)
+    history = training.fit(model, parts.train, parts.validation, **settings)
     record(name, model, history, parts.train, parts, based_on=[before])
 
 

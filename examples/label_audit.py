@@ -66,7 +66,7 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
     model = bases.build_transfer(BASE, seed=SEED + fold)
     transfer.fit_head(model, train, validation, seed=SEED + fold, **HEAD)
     transfer.unfreeze(model, fixed_statistics=False)
-    folder = f"checkpoints/label_audit_{fold}"
+    folder = f"checkpoints/label_audit_{file.stem}"  # a run does not know what head it began with
     training.fit(model, train, validation, seed=SEED + fold, checkpoint_dir=folder, **FINE_TUNING)
     temperature = calibration.fit_temperature(validation.labels, logits(model, validation))
     probabilities = softmax(logits(model, tiles) / temperature, axis=1)
@@ -138,12 +138,12 @@ def main() -> None:
     print(pd.Series(evaluation.scores(tiles.labels, probabilities)).to_string())
     table = issues(tiles, probabilities)
     files.write(TABLE, table.to_csv(index=False).encode())
-    table = table.dropna(subset="score")
+    judged, table = table, table.dropna(subset="score")
     counts = pd.crosstab(table.label[table.flagged], table.suggested[table.flagged], margins=True)
     print(f"{len(table)} answers differ, {table.flagged.sum()} of them are flagged:")
     print(counts.to_string())
     print(pd.crosstab(table.judgement[:SHOWN], "labels").to_string())
-    print(cleaned(tiles, table).round(4).to_string())
+    print(cleaned(tiles, judged).round(4).to_string())
     first = data.select(tiles, table.file[:SHOWN])
     sign = table.judgement.map({"wrong": "✗ ", "right": "✓ ", "unclear": "? ", "": ""})
     titles = (sign + table.label + "\n→ " + table.suggested)[:SHOWN]

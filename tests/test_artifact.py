@@ -513,6 +513,13 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
         assert facts["changed tiles"] == f"{shown}, mean of 2 changes"
 
 
+def test_save_results_finds_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    csv, _ = artifact.save_results(pd.DataFrame({"a": [1]}), Figure((2, 1)), "~/results")
+    assert csv == tmp_path / "results" / "predictions.csv"
+    assert csv.is_file()
+
+
 def test_save_results_writes_table_and_picture(tmp_path):
     tables = [
         evaluation.predictions_table([name], ["Forest"], [[0.75, 0.25]], ["Forest", "River"])

@@ -82,6 +82,13 @@ def test_maps_do_not_depend_on_the_batches(red_or_blue, halves):
 
 
 @pytest.mark.parametrize("explain", [attribution.grad_cam, attribution.occlusion])
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint64"])
+def test_labels_may_be_integers_of_any_kind(red_or_blue, halves, explain, kind):
+    expected = explain(red_or_blue, halves, np.array([0, 1]))
+    np.testing.assert_array_equal(explain(red_or_blue, halves, np.array([0, 1], kind)), expected)
+
+
+@pytest.mark.parametrize("explain", [attribution.grad_cam, attribution.occlusion])
 @pytest.mark.parametrize("labels", [[0], [0, 2], [0, -1], [0.0, 1.0]])
 def test_labels_that_do_not_fit_are_named(red_or_blue, halves, explain, labels):
     with pytest.raises(ValueError, match=r"`labels` must be one number of a class, 0 to 1, for"):

@@ -153,6 +153,11 @@ GEOTIFFS = {
     "five bands": (noise((5, 64, 64), "uint8"), "TIFF of 5 bands, not RGB: save red", {}),
     "13 bands, BigTIFF": (noise((13, 64, 64), "uint16"), "16 bits per value", {"BIGTIFF": "YES"}),
     "int8": (noise((3, 64, 64), "int8"), "TIFF of a kind that is not read: gdal_translate -co", {}),
+    "band after band": (
+        noise((3, 64, 64), "uint8"),
+        "TIFF of a kind that is not read: gdal_translate -co PHOTOMETRIC=RGB",
+        {"INTERLEAVE": "BAND", "PHOTOMETRIC": "MINISBLACK"},
+    ),
     "two bands": (noise((2, 64, 64), "uint8"), "grayscale|TIFF of 2 bands|fourth", {}),
 }
 

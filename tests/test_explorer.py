@@ -36,6 +36,12 @@ def dropped(panel, name, content):
     panel.file._handle_custom_msg({"name": name}, [memoryview(content)])  # as from the browser
 
 
+def test_tiles_of_other_classes_are_refused(classifier, demo_tiles):
+    other = dataclasses.replace(demo_tiles, class_names=demo_tiles.class_names[::-1])
+    with pytest.raises(ValueError, match=r"`tiles` must have the classes .*AnnualCrop"):
+        explorer.Explorer(classifier, other)
+
+
 def test_it_begins_with_mistakes_and_can_show_all(panel):
     assert shown(panel)
     assert all(text.startswith("✗") for text in shown(panel))
@@ -126,7 +132,7 @@ def test_ensemble_without_convolutions_of_its_own_shows_its_probabilities(panel)
         ("before", "the saved model was replaced or is gone: load it again)"),
         ("meanwhile", "the saved model was replaced or is gone: load it again)"),
         ("gone", "the saved model was replaced or is gone: load it again)"),
-        ("never, but of unknown layers", "this model has no layer for Grad-CAM)"),
+        ("never, but of unknown layers", "its model.keras cannot be read)"),
     ],
 )
 def test_model_that_was_replaced_on_disk_explains_nothing(

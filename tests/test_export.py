@@ -99,6 +99,31 @@ def test_folding_reaches_models_inside_and_leaves_what_no_convolution_can_take_i
     assert names == ["folded", "centered", "bent", "kept"]
 
 
+def test_statistics_of_an_adapted_normalization_are_kept():
+    images = np.random.default_rng(0).normal(9, 4, (20, 8, 8, 3)).astype("float32")
+    adapted = layers.Normalization()
+    adapted.adapt(images)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(adapted(inputs)))
+    np.testing.assert_allclose(export._folded(model)(images), model(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_png_with_a_transparent_color_is_refused(tmp_path, mode):
+    model = models.build_cnn(**STATISTICS, **SMALL, num_classes=2, seed=0)
+    detector = keras.Model(model.input, keras.ops.mean(model.input, (1, 2, 3)))
+    export.write(model, tmp_path, detector, ("a", "b"), 1.0)
+    picture = Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).convert(mode)
+    seen = {"RGB": (90, 90, 90), "P": picture.getpixel((0, 0))}[mode]
+    hidden, plain = io.BytesIO(), io.BytesIO()
+    picture.save(hidden, "PNG", transparency=seen)
+    picture.save(plain, "PNG")
+    served = tf.saved_model.load(str(tmp_path))
+    assert served.serve_jpeg(tf.constant([plain.getvalue()]))["label"].shape == (1,)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"64x64 pixels.*\[0\]"):
+        served.serve_jpeg(tf.constant([hidden.getvalue()]))
+
+
 def test_depthwise_convolutions_are_folded_with_their_multiplier():
     inputs = keras.Input((8, 8, 3))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2)(inputs)

@@ -8,6 +8,7 @@ import pytest
 from test_training import build_small, fit_small, interrupted, parts  # noqa: F401 (a fixture)
 
 from eurosat_helpers import hints, pipeline
+from eurosat_helpers.improvements import bases
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +23,20 @@ def test_imagenet_features_are_alike_for_symmetries_and_tell_classes_apart(demo_
     if not (home / "mobilenet_7_5_224_tf_no_top.h5").is_file():
         pytest.skip(f"needs mobilenet_7_5_224_tf_no_top.h5 in the Keras cache, {home}")
     tiles = demo_tiles[::4]
-    found = hints.imagenet_features(tiles, size=16)
+    found = hints.features(tiles, size=16)
     assert found.dtype == np.float32
     assert found.shape == (len(tiles), 16)
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(np.cov(found.T), np.eye(16), atol=1e-3)
-    np.testing.assert_array_equal(hints.imagenet_features(tiles, size=16), found)
+    np.testing.assert_array_equal(hints.features(tiles, size=16), found)
     between = [found[tiles.labels == label].mean(axis=0) for label in range(10)]
     assert np.var(between, axis=0)[:3].min() > 0.3  # of a variance of 1
     few = tiles[:7]
-    assert hints.imagenet_features(few).shape == (7, 7)
+    assert hints.features(few).shape == (7, 7)
+    teacher = bases.build_transfer("MobileNet_0.75", seed=0)
+    np.testing.assert_allclose(hints.features(tiles, teacher, size=16), found, atol=1e-3)
+    teacher.get_layer("base").get_layer("conv_pw_1").kernel.assign_add([[np.eye(24, 48)]])
+    assert np.abs(hints.features(tiles, teacher, size=16) - found).mean() > 0.01
 
 
 def test_missing_weights_are_an_error_that_says_where_they_go(parts, tmp_path, monkeypatch):  # noqa: F811
@@ -40,7 +45,7 @@ def test_missing_weights_are_an_error_that_says_where_they_go(parts, tmp_path, m
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies
     with pytest.raises(FileNotFoundError, match=r"Copy https://\S+\.h5 to .* or train without"):
-        hints.imagenet_features(parts[0])
+        hints.features(parts[0])
     monkeypatch.setattr("urllib.request._opener", None)
 
 

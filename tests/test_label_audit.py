@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from conftest import PROJECT
 
+from eurosat_helpers import artifact
+
 
 @pytest.fixture
 def audit(monkeypatch, tmp_path):
@@ -39,6 +41,23 @@ def test_changed_labels_are_found_and_judgements_are_kept(audit, demo_tiles):
     table.to_csv(audit["TABLE"], index=False)
     again = audit["issues"](tiles, probabilities)
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_label_that_was_judged_wrong_is_corrected_without_a_score_too(
+    audit, demo_tiles, monkeypatch
+):
+    monkeypatch.chdir(PROJECT)
+    names = artifact.load("saved_model/eurosat_cnn").test_names
+    labels = np.array([demo_tiles.class_names.index(name.split("/")[0]) for name in names])
+    images = np.broadcast_to(demo_tiles.images[:1], (len(names), 64, 64, 3))  # all the same
+    changed = {"images": images, "labels": labels, "names": np.array(names)}
+    tiles = dataclasses.replace(demo_tiles, **changed)
+    answer = artifact.load("saved_model/eurosat_cnn").predict(images[:1]).argmax()
+    row = {"file": names[np.flatnonzero(labels != answer)[0]], "score": np.nan, "flagged": False}
+    row |= {"suggested": demo_tiles.class_names[answer], "judgement": "wrong"}
+    scores = audit["cleaned"](tiles, pd.DataFrame([row]))
+    one_more = scores.accuracy["as given"] + 1 / len(names)
+    assert scores.accuracy["wrong ones corrected"] == pytest.approx(one_more, abs=1e-9)
 
 
 def test_judgements_stay_where_the_networks_contradict_no_more(audit, demo_tiles):

@@ -243,6 +243,50 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
     assert {path.name for path in (home / "saved_model").iterdir()} >= {"eurosat_cnn", "my_model"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (
+            "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 1}}",
+            "`split` must be that of `start_from`, trained on some of the test tiles",
+        ),
+        ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
+        ("{taught_by: me}", '`taught_by` must be "imagenet" or "fine-tuned"'),
+        ("{model_name: notes}", "saved_model/notes` is not replaced"),
+    ],
+)
+def test_training_refuses_before_it_trains(run_twice, parameters, message):
+    _, home, environment = run_twice
+    (home / "saved_model" / "notes").mkdir(exist_ok=True)
+    (home / "saved_model" / "notes" / "notes.txt").write_text("mine")
+    command = [sys.executable, "-m", "papermill", "training.ipynb", "results/refused.ipynb"]
+    command += ["-p", "data_dir", "mine", *SMALL, "-y", parameters]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert {path.name for path in (home / "checkpoints").iterdir()} == {"my_model"}
+
+
+@pytest.mark.slow
+def test_network_that_was_not_evaluated_is_not_saved(run_twice):
+    executed, home, environment = run_twice
+    cells = [cell.source for cell in code_cells(executed)]
+    sources = list(dict.fromkeys(cells))  # each was run twice
+    built = next(source for source in sources if "models.build_cnn(" in source)
+    place = next(i for i, source in enumerate(sources) if "np.allclose(model" in source)
+    notebook = nbformat.read(home / "training.ipynb", as_version=4)
+    cell = next(cell for cell in notebook.cells if cell.source == sources[place])
+    cell.source = f"{built}\n{cell.source}"  # as if its cell had been run again
+    nbformat.write(notebook, home / "rebuilt.ipynb")
+    before = checksums(home / "saved_model" / "my_model")
+    command = [sys.executable, "-m", "papermill", "rebuilt.ipynb", "results/rebuilt.ipynb"]
+    command += ["-p", "data_dir", "mine", *SMALL]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+    assert "`model` is not the one that was evaluated" in done.stderr
+    assert checksums(home / "saved_model" / "my_model") == before
+
+
 ENSEMBLE = """
 import json
 from pathlib import Path

@@ -72,6 +72,15 @@ def test_channel_that_is_zero_on_all_tiles_does_not_decide_alone(demo_tiles):
     assert after == pytest.approx(before, rel=0.2)
 
 
+def test_network_without_these_layers_is_told_what_to_pass(demo_tiles):
+    images = keras.Input((64, 64, 3))
+    other = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    with pytest.raises(
+        ValueError, match=r"`layers` must be layers of `model` .*Missing: .*stem-relu"
+    ):
+        outliers.fit(other, demo_tiles)
+
+
 def test_class_of_a_single_tile_has_a_distance_too(model, demo_tiles):
     few = demo_tiles[np.unique(demo_tiles.labels, return_index=True)[1]]
     distances = outliers.fit(model, few, seed=0).predict(demo_tiles.images[:50], verbose=0)

@@ -39,7 +39,7 @@ def find(data_dir: Path, class_names: Sequence[str]) -> Path:
         if not zipfile.is_zipfile(archive := Path(named).expanduser()):
             raise ValueError(f"`EUROSAT_ARCHIVE` must be a zip file, or not set. Received: {named}")
         return archive
-    zips = sorted(path.name for path in data_dir.glob("[!.]*.zip"))
+    zips = sorted(path.name for path in data_dir.glob("[!.]*.[zZ][iI][pP]"))
     if len(zips) > 1:
         raise ValueError(f"`{data_dir}` must hold only one zip file. Received: {', '.join(zips)}")
     if zips:

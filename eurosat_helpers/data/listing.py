@@ -59,13 +59,16 @@ def stamp(source: Path) -> list[tuple[str, int, int]]:
 
 @contextlib.contextmanager
 def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes]]]:
-    """Open class folders, bare or below one of `ROOTS`, as `searched` does; paths: "Class/file"."""
+    """Open class folders, bare or in one of `ROOTS` or a packed folder; paths: "Class/file"."""
     if source.is_dir():
         folder = _root(source)
         yield {path: size for path, size, _ in stamp(source)}, lambda path: _read(folder / path)
         return
     with _unpacked(source) as (sizes, read_file):
-        root = next((f"{top}/" for top in ROOTS if any(n.startswith(f"{top}/") for n in sizes)), "")
+        found = [name.split("/") for name in sizes if not _NO_TILE.search(name)]
+        tops = {parts[0] for parts in found}
+        packed = tops if len(tops) == 1 and min(map(len, found)) > 2 else ()
+        root = next((f"{top}/" for top in (*ROOTS, *packed) if top in tops), "")
         paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
         yield {path: sizes[root + path] for path in paths}, lambda path: read_file(root + path)
 
@@ -106,5 +109,5 @@ def _tiles(paths: Iterable[str]) -> list[str]:
 
 def _read(file: Path) -> bytes:
     if not stat.S_ISREG(file.stat().st_mode):  # to read a pipe or a device might never end
-        raise ValueError("not a regular file")
+        raise ValueError("a folder, not a tile" if file.is_dir() else "not a regular file")
     return file.read_bytes()

@@ -43,9 +43,9 @@ def load(
         ValueError: If an argument, a class folder, a zip file or (with "raise") a tile is bad.
         OSError: If the download fails although there is a network.
     """
-    class_names = tuple(class_names)
-    if len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise ValueError(f"`class_names` must be at least two different. Received: {class_names}")
+    class_names = tuple(map(str, class_names))  # YAML reads the name of a folder "1" as a number
+    if not 0 < len(set(class_names)) == len(class_names):
+        raise ValueError(f"`class_names` must be one or more, different. Received: {class_names}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'`on_error` must be "raise" or "skip". Received: {on_error!r}')
     data_dir, started = Path(data_dir).expanduser(), time.perf_counter()

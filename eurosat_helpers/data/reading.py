@@ -88,7 +88,7 @@ def _read_cache(cache: Path, content: str) -> tuple[np.ndarray, list[str]] | Non
             source, checksum, names = json.loads(file.readline())
             start, shape = file.tell(), (len(names), IMAGE_SIZE, IMAGE_SIZE, 3)
         if source != content:
-            raise ValueError("files or their times have changed")
+            raise ValueError("files, their times or the classes have changed")
         # Mapped, not copied: to fill 332 MB of fresh memory takes longer than to check them.
         images = np.asarray(np.memmap(cache, np.uint8, "c", start, shape))
         if checksum != zlib.crc32(images, zlib.crc32(repr(names).encode())):

@@ -41,8 +41,9 @@ def oversample(tiles: Tiles, *, seed: int) -> Tiles:
 def add(train: Tiles, extra: Tiles, *, against: Iterable[Tiles]) -> Tiles:
     """Add labelled tiles from elsewhere to the training tiles, and to no other part.
 
-    Load them with `load("more_tiles", class_names=train.class_names)`. Tiles are compared by their
-    pixels: a tile of `against` that was turned or compressed again is not found.
+    Load them with `load("more_tiles", class_names=["Pasture"])`, the classes that they have. Tiles
+    are compared by their pixels: a tile of `against` that was turned or compressed again is not
+    found.
 
     Args:
         train: The training tiles.

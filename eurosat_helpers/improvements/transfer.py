@@ -62,6 +62,8 @@ def fit_head(
         ranges = "`epochs`, `batch_size` >= 1, `learning_rate` >= 0 and 0 <= `label_smoothing` < 1"
         given = epochs, batch_size, learning_rate, label_smoothing
         raise ValueError(f"Arguments must be in range: {ranges}. Received: {given}.")
+    if (names := validation.class_names) != train.class_names:
+        raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
     if model.get_layer("base").trainable_weights:
         raise ValueError(
             "`model` must have a frozen base, but the base of this one is trainable: train it with "
@@ -182,12 +184,14 @@ def _adapt(model: keras.Model, tiles: Tiles, *, seed: int, batch_size: int = 256
     before = [getattr(*setting) for setting in settings]
     some = tiles[:: -(-len(tiles) // 4000)]  # of each class: a mean needs no more
     base.trainable, seen = True, 0  # a frozen layer would keep its statistics
-    for images, _ in pipeline.dataset(some, batch_size=batch_size, shuffle_seed=seed):
-        now = {"momentum": seen / (seen + len(images)), "rate": 0}  # the mean of all batches so far
-        for layer, name in settings:
-            setattr(layer, name, now[name])
-        base(ops.image.resize(normalization(images), base.input_shape[1:3]), training=True)
-        seen += len(images)
-    for setting, value in zip(settings, before, strict=True):
-        setattr(*setting, value)
-    base.trainable = False
+    try:
+        for images, _ in pipeline.dataset(some, batch_size=batch_size, shuffle_seed=seed):
+            now = {"momentum": seen / (seen + len(images)), "rate": 0}  # the mean of all so far
+            for layer, name in settings:
+                setattr(layer, name, now[name])
+            base(ops.image.resize(normalization(images), base.input_shape[1:3]), training=True)
+            seen += len(images)
+    finally:  # interrupted, the cell can run again
+        for setting, value in zip(settings, before, strict=True):
+            setattr(*setting, value)
+        base.trainable = False

@@ -50,10 +50,11 @@ def search(
         train: The training tiles.
         validation: The tiles whose accuracy is compared; not the test tiles.
         method: How to choose the next settings. "random" draws them (Bergstra and Bengio, JMLR 13,
-            2012). "grid" goes through all combinations in order, ten values of a continuous range:
-            pass a small `space`. "bayesian" draws four, then follows the upper confidence bound of
-            a Gaussian process (Snoek et al., arXiv 1206.2944). "hyperband" trains many settings for
-            few epochs and the best again, from scratch, for more (Li et al., arXiv 1603.06560).
+            2012). "grid" goes through all combinations, of a continuous range ten values and its
+            default: pass a small `space`. "bayesian" draws four, then follows the upper confidence
+            bound of a Gaussian process (Snoek et al., arXiv 1206.2944). "hyperband" trains many
+            settings for few epochs and the best again, from scratch, for more (Li et al., arXiv
+            1603.06560).
         trials: Maximum number of settings; a longer training in "hyperband" is another trial.
         epochs: Passes over `train` in each trial; the maximum of a trial in "hyperband".
         directory: Folder of searches. Each has its own folder there, named by the method and a
@@ -88,7 +89,12 @@ def search(
     bind = inspect.signature(training.fit).bind
     bind(None, train, validation, epochs=epochs, seed=seed, **searched, **fixed)
 
-    settings = {"method": method, "epochs": epochs, "seed": seed, "fixed": fixed}
+    known = dict(fixed)  # a file and an array by their content
+    if known.get("start_from") is not None:
+        known["start_from"] = hashlib.sha256(Path(known["start_from"]).read_bytes()).hexdigest()
+    if known.get("hints") is not None:
+        known["hints"] = hashlib.sha256(np.ascontiguousarray(known["hints"])).hexdigest()
+    settings = {"method": method, "epochs": epochs, "seed": seed, "fixed": known}
     settings |= {"space": space.get_config()["space"]}
     settings |= {"train": _digest(train), "validation": _digest(validation)}
     mean, variance = pipeline.channel_statistics(train)

@@ -72,7 +72,7 @@ def fetch(
     except ImportError as error:
         message = "`scenes.fetch` needs pystac-client: pip install pystac-client"
         raise ImportError(message) from error
-    output, box = Path(output), _checked(box, dates)
+    output, box = Path(output).expanduser(), _checked(box, dates)
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"`output` must end in .tif. Received: {output}.")
     try:

@@ -15,8 +15,8 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
     found, metres, name = [], scene.pixel_metres(), scene.files[0].name
     if scene.said_by == "assumed":
         found.append(
-            f"Nothing says what the numbers in `{name}` mean: a scale of {scene.scale[0]:.4g} "
-            f"and an offset of {scene.offset[0]:.4g} are assumed. Pass `scale` and `offset` (a "
+            f"Nothing says what the numbers in `{name}` mean: a scale of {scene.scale[0]:.4g} is "
+            f"assumed, with an offset of {scene.offset[0]:.4g}. Pass `scale` and `offset` (a "
             "picture that was stretched for display has none that fit)."
         )
     if metres is None:

@@ -69,7 +69,7 @@ def classify(
         UserWarning: If what the numbers mean is not known or looks wrong, level 2A is guessed,
             pixels are not about 10 m on the ground, or there is no georeference.
     """
-    output = Path(output)
+    output = Path(output).expanduser()
     if not isinstance(stride, (int, np.integer)) or not 1 <= stride <= SIDE:
         raise ValueError(f"`stride` must be an integer from 1 to {SIDE}. Received: {stride!r}.")
     stride = int(stride)

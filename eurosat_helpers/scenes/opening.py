@@ -55,6 +55,7 @@ def open_scene(
         raise ValueError(f'`level` must be "L1C", "L2A" or None. Received: {level!r}.')
     said_by, numbers, product = "tags", None, None
     if not isinstance(source, (list, tuple)):
+        source = source if "://" in str(source) else Path(source).expanduser()
         folder = Path(source)
         if re.fullmatch(r"MTD_.*\.xml", folder.name) and (folder.parent / "GRANULE").is_dir():
             folder = folder.parent

@@ -43,7 +43,8 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
         ValueError: If the scene had no georeference, or `file` has another ending.
         OSError: If the file cannot be written.
     """
-    if Path(file).suffix.lower() not in (".html", ".htm"):
+    file = Path(file).expanduser()
+    if file.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"`file` must end in .html. Received: {file}.")
     with rasterio.open(land_cover.file) as source:
         if source.crs is None:
@@ -104,5 +105,5 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
     figure.savefig(picture := io.BytesIO(), dpi=80)
     encoded = base64.b64encode(picture.getvalue()).decode()
     body.add_child(folium.Element(PAGE.format(picture=encoded)))
-    files.write(Path(file), page.get_root().render().encode())
-    return Path(file)
+    files.write(file, page.get_root().render().encode())
+    return file

@@ -91,11 +91,34 @@ def test_stray_files_are_ignored(folder, tmp_path, packed):
     assert len(data.load(folder)) == 60
 
 
+@pytest.mark.parametrize(
+    "stray", [None, "__MACOSX/mes tuiles/Urban/._1.png", "mes tuiles/.DS_Store"]
+)
+def test_zip_of_a_packed_folder_has_the_tiles_of_the_folder(tmp_path, stray):
+    rng = np.random.default_rng(0)
+    for name in ("Urban", "Water"):
+        (tmp_path / "mes tuiles" / name).mkdir(parents=True)
+        for number in range(3):
+            tile = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+            tile.save(tmp_path / "mes tuiles" / name / f"{number}.png")
+    (tmp_path / "zip").mkdir()
+    archive = tmp_path / "zip" / "tiles"
+    shutil.make_archive(str(archive), "zip", tmp_path, "mes tuiles")
+    archive.with_suffix(".zip").rename(archive.with_suffix(".ZIP"))
+    if stray:
+        with zipfile.ZipFile(archive.with_suffix(".ZIP"), "a") as packed:
+            packed.writestr(stray, b"stray")
+    tiles = data.load(tmp_path / "zip", class_names=["Urban", "Water"])
+    expected = data.load(tmp_path / "mes tuiles", class_names=["Urban", "Water"])
+    assert tiles.names.tolist() == expected.names.tolist()
+    np.testing.assert_array_equal(tiles.images, expected.images)
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
 def test_tile_below_its_class_folder_is_an_error(folder, tmp_path, packed):
     (folder / "2750" / "Forest" / "more").mkdir()
     shutil.copy(folder / "2750/Forest/Forest_1.jpg", folder / "2750/Forest/more/Forest_9.jpg")
-    message = r"`Forest/more` in .* is a bad tile: not a regular file"
+    message = r"`Forest/more` in .* is a bad tile: a folder, not a tile"
     if packed:
         folder = pack(folder, tmp_path / "zip" / "tiles.zip")
         message = "unknown class folders: Forest/more"
@@ -135,5 +158,5 @@ def test_zip_that_writes_outside_its_folder_is_an_error(folder, tmp_path, member
 def test_folder_in_place_of_a_tile_is_an_error(folder):
     (folder / "2750" / "Forest" / "Forest_1.jpg").unlink()
     (folder / "2750" / "Forest" / "Forest_1.jpg").mkdir()
-    with pytest.raises(ValueError, match=r"`Forest/Forest_1.jpg` in .*: not a regular file"):
+    with pytest.raises(ValueError, match=r"`Forest/Forest_1.jpg` in .*: a folder, not a tile"):
         data.load(folder)

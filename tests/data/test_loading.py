@@ -50,9 +50,20 @@ def test_unknown_class_folder_is_told_the_known_ones(folder, tmp_path, packed):
         data.load(folder)
 
 
+def test_names_of_classes_may_be_numbers_and_of_one_class(folder):
+    (folder / "2750").rename(folder / "mine")
+    (folder / "mine" / "Forest").rename(folder / "mine" / "1")
+    (folder / "mine" / "River").rename(folder / "mine" / "2")
+    for name in set(data.CLASS_NAMES) - {"Forest", "River"}:
+        shutil.rmtree(folder / "mine" / name)
+    assert data.load(folder / "mine", class_names=[1, 2]).class_names == ("1", "2")
+    shutil.rmtree(folder / "mine" / "2")
+    assert len(data.load(folder / "mine", class_names=["1"])) == 6
+
+
 def test_bad_argument_is_named(folder):
-    for class_names in ((), ("Forest",), ("Forest", "Forest")):
-        with pytest.raises(ValueError, match="`class_names` must be at least two different"):
+    for class_names in ((), ("Forest", "Forest")):
+        with pytest.raises(ValueError, match="`class_names` must be one or more, different"):
             data.load(folder, class_names=class_names)
     with pytest.raises(ValueError, match=r"`on_error` must be .* Received: 'ignore'"):
         data.load(folder, on_error="ignore")

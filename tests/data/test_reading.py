@@ -154,7 +154,10 @@ def test_stale_cache_is_made_again(folder, capsys, edit):
     edit(folder)
     capsys.readouterr()
     tiles = data.load(folder)
-    assert "(files or their times have changed): decoding again" in capsys.readouterr().out
+    assert (
+        "(files, their times or the classes have changed): decoding again"
+        in capsys.readouterr().out
+    )
     (folder / CACHE).unlink()
     np.testing.assert_array_equal(tiles.images, data.load(folder).images)
     data.load(folder)

@@ -123,6 +123,9 @@ def test_newest_run_of_a_name_may_be_that_of_some_tiles_alone(tmp_path):
     assert found.accuracy.iloc[0] == expected["accuracy"]
     found = comparison.compare_runs("one", "other", directory=tmp_path)
     assert found.accuracy.iloc[0] == pytest.approx(1 - expected["accuracy"])
+    record(tmp_path, name="third")
+    with pytest.raises(ValueError, match=r"one and third are of other tiles .*: pass `source`"):
+        comparison.compare_runs("one", "third", directory=tmp_path)
     with pytest.raises(ValueError, match="has no run or name 'one'"):
         comparison.compare_runs("one", "other", source="no tiles", directory=tmp_path)
 

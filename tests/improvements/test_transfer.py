@@ -1,5 +1,6 @@
 """Tests of eurosat_helpers.improvements.transfer."""
 
+import dataclasses
 import os
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from keras import layers
 from test_bases import take_statistics
 
-from eurosat_helpers import data, models
+from eurosat_helpers import data, models, pipeline
 from eurosat_helpers.improvements import bases, transfer
 
 SMALL = "MobileNet_0.75"
@@ -91,6 +92,28 @@ def test_adapted_base_has_the_statistics_of_the_tiles_and_stays_frozen(frozen, p
     np.testing.assert_allclose(layer.moving_mean, first.mean(axis=(0, 1, 2)), atol=1e-2)
     np.testing.assert_allclose(layer.moving_variance, first.var(axis=(0, 1, 2)), rtol=0.1)
     assert layer.momentum == 0.7  # as it was before
+
+
+def test_interrupted_adaptation_leaves_the_base_as_it_was(frozen, parts, monkeypatch):
+    layer, batches = frozen.get_layer("base").get_layer("conv1_bn"), pipeline.dataset
+    layer.momentum = 0.7
+
+    def interrupted(*arguments, **settings):
+        yield next(iter(batches(*arguments, **settings)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "dataset", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        transfer._adapt(frozen, parts[0], seed=0, batch_size=16)
+    assert not frozen.get_layer("base").trainable_weights
+    assert layer.momentum == 0.7
+
+
+def test_head_alone_refuses_validation_tiles_of_other_classes(frozen, parts):
+    train, validation = parts
+    other = dataclasses.replace(validation, class_names=validation.class_names[::-1])
+    with pytest.raises(ValueError, match=r"`validation` must have the classes of `train`"):
+        transfer.fit_head(frozen, train, other, seed=0, **HEAD)
 
 
 def test_dropout_of_the_base_does_not_change_its_statistics(parts):

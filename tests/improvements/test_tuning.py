@@ -137,6 +137,17 @@ def test_other_settings_tiles_or_pixels_are_another_search(again, parts, monkeyp
     assert {path.name for path in again.folder.parent.iterdir()} == folders
 
 
+def test_other_first_weights_or_hints_are_another_search(again, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_files._Tuner, "search", lambda *_, **__: None)
+    file, hints = tmp_path / "first.keras", np.zeros((4000, 3), "float32")
+    for content, middle in ((b"one", 0), (b"other", 0), (b"other", 1)):
+        file.write_bytes(content)
+        hints[2000] = middle  # where the text of an array leaves it out
+        for _ in range(2):
+            again(start_from=file, hints=hints)
+    assert len(list(again.folder.parent.iterdir())) == 1 + 3
+
+
 def test_names_of_files_need_not_be_text(parts):
     tiles = parts[1]
     names = [os.fsdecode(f"Forest/caf\xe9_{place}.jpg".encode("latin-1")) for place in range(3)]
