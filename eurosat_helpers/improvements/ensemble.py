@@ -61,7 +61,7 @@ def average_models(
     weights: Sequence[float] | None = None,
     symmetries: bool = False,
 ) -> keras.Model:
-    """Make one model of several, which `artifact.save` takes beside the detector of a member.
+    """Make one model of several; `artifact.save` takes it with the detector of a member.
 
     It averages the members' probabilities (Lakshminarayanan et al., "Deep Ensembles", arXiv
     1612.01474), and with `symmetries` those of each tile's eight views (test-time augmentation).
