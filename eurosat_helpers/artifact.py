@@ -95,8 +95,8 @@ def save(
     record.check(metadata, test.names)
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     directory.parent.mkdir(parents=True, exist_ok=True)
+    record.check_replaceable(directory)  # before anything beside it is removed
     with files._held(directory) as (new, old):
-        record.check_replaceable(directory)
         try:
             export.write(model, new, detector, test.class_names, temperature)
             # A model that was never compiled: the optimizer's state would triple the file.
@@ -147,7 +147,7 @@ def load(
     with contextlib.ExitStack() as stack:
         place = directory.resolve()  # a link is replaced where it leads to
         left = place.with_name(f".{place.name}.replaced")
-        if place.exists() or left.exists():  # else the lock would stay beside nothing
+        if any((one / "metadata.json").exists() for one in (place, left)):  # else it is no model
             with contextlib.suppress(OSError):  # in a read-only folder
                 stack.enter_context(files._held(place))
         metadata, test_names = record.read(directory)
@@ -159,10 +159,9 @@ def load(
             if outputs.shape[1] != len(metadata["class_names"]):
                 raise ValueError(f"It has {outputs.shape[1]} outputs, unlike metadata.json.")
         except Exception as error:  # a damaged file fails anywhere in TensorFlow's reader
-            raise ValueError(
-                f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/): copy "
-                f"it again or run training.ipynb to save it again. {error}"
-            ) from error
+            damaged = f"The SavedModel in `{directory}` is damaged (saved_model.pb or variables/)"
+            fix = "copy it again or run training.ipynb to save it again"
+            raise ValueError(f"{damaged}: {fix}. {error}") from error
         if record.read(directory) != (metadata, test_names):
             raise ValueError(f"`{directory}` was replaced while it was read: load it again")
     return Classifier(directory, metadata, test_names, served)

@@ -127,4 +127,5 @@ def _architecture(model: keras.Model) -> str:
     numbers = {name: f'"layer {number}"' for number, name in enumerate(names)}
     # Where they are named, and where they are an input: ["name", 0, 0].
     named = r'(?<="name": )"[^"]*"|(?<=\[)"[^"]*"(?=, \d)'
-    return re.sub(named, lambda found: numbers.get(found[0], found[0]), text)
+    text = re.sub(named, lambda found: numbers.get(found[0], found[0]), text)
+    return text + getattr(model, "_began_with", "")  # noted by `build_transfer` and `fit_head`

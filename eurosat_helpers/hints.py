@@ -75,7 +75,8 @@ def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: in
     with model.distribute_strategy.scope():
         head = layers.Dense(features.shape[1], kernel_initializer=kernel, name="hints")
         both = keras.Model(model.input, [model.output, head(model.get_layer("head-pool").output)])
-    both._trained_by_run = getattr(model, "_trained_by_run", False)  # see `checkpoint.Run`
+    for name in ("_trained_by_run", "_began_with"):  # see `checkpoint.Run`
+        setattr(both, name, getattr(model, name, ""))
     return both
 
 

@@ -140,14 +140,9 @@ def fine_tune(
     model = train_head(f"{name}-head", train, parts, epochs=head)
     transfer.unfreeze(model, fixed_statistics=fixed_statistics)
     settings = {"epochs": epochs, "seed": SEED, **FINE_TUNING, **options}
-    settings["checkpoint_dir"] = CHECKPOINTS / began_with(name, BASE, HEAD, head)
+    settings["checkpoint_dir"] = CHECKPOINTS / name
     history = training.fit(model, train, parts.validation, **settings)
     record(name, model, history, train, parts, based_on=[f"{name}-head"])
-
-
-def began_with(name: str, *settings: object) -> str:
-    """Name a run by the settings of its head too: `training.fit` does not know them."""
-    return f"{name}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
 
 def same_time(train: data.Tiles, parts: Parts, *, suffix: str, **settings: object) -> None:
@@ -195,7 +190,9 @@ def fine_tuned_again(parts: Parts) -> None:
     name, before = "mobilenet-fine-tuned-again", "mobilenet-fine-tuned"
     file = MODELS / f"{before}.keras"
     settings = {"epochs": 10, "seed": SEED + 1, "mixup": 0.2, **FINE_TUNING}
-    settings["checkpoint_dir"] = CHECKPOINTS / began_with(name, file.read_bytes())
+    settings["checkpoint_dir"] = (
+        CHECKPOINTS / f"{name}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    )
     model = keras.saving.load_model(file)
     history = training.fit(model, parts.train, parts.validation, **settings)
     record(name, model, history, parts.train, parts, based_on=[before])

@@ -35,8 +35,8 @@ def classify(source: str, output: str) -> str:
 
 def maker(file: Path) -> str | None:
     """Read which model made a map, and when that was trained; `None` without a map."""
-    if not file.exists():
-        return None
+    if not file.exists() or not file.with_name(f"{file.name}.aux.xml").exists():
+        return None  # the names of the classes are written last
     with rasterio.open(file) as land_cover:
         return land_cover.tags().get("model")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from experiments import BASE, FINE_TUNING, HEAD, SEED, Parts, began_with, logits
+from experiments import BASE, FINE_TUNING, HEAD, SEED, Parts, logits
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
@@ -39,8 +39,8 @@ def fine_tuned(train: data.Tiles, validation: data.Tiles) -> tuple[keras.Model, 
     transfer.unfreeze(model, fixed_statistics=False)
     settings = {"epochs": 12, "seed": SEED, "compressed": COMPRESSED, **FINE_TUNING}
     settings["learning_rate"] = 3e-4
-    folder = Path("checkpoints", began_with("places_fine_tuned", BASE, HEAD, 8))
-    history = training.fit(model, train, validation, checkpoint_dir=folder, **settings)
+    settings["checkpoint_dir"] = "checkpoints/places_fine_tuned"
+    history = training.fit(model, train, validation, **settings)
     return model, pd.concat([head, history])
 
 

@@ -419,6 +419,17 @@ def test_save_replaces_no_folder_with_the_work_of_others(model, copy, tmp_path):
         assert content(folder) == before
 
 
+def test_nothing_beside_a_folder_that_is_no_model_is_removed(tmp_path, model):
+    for folder in ("photos", ".photos.replaced", ".photos.saving"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(FileNotFoundError):
+        artifact.load(tmp_path / "photos")
+    with pytest.raises(FileExistsError):
+        save(model, tmp_path / "photos")
+    assert len(list(tmp_path.rglob("thesis.txt"))) == 3
+
+
 def test_folder_that_is_filled_during_the_export_is_not_replaced(model, copy, monkeypatch):
     written = artifact.export.write
 

@@ -48,11 +48,3 @@ def test_models_must_be_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["new_places.py", "names.txt"])
     with pytest.raises(SystemExit, match="folders of saved models or `fine_tuned`"):
         runpy.run_path(SCRIPT, run_name="__main__")
-
-
-def test_runs_that_began_with_another_head_are_other_runs():
-    name = runpy.run_path(SCRIPT)["began_with"]
-    head = {"epochs": 8, "learning_rate": 1e-3}
-    names = {name("places", "base", one) for one in (head, head | {"epochs": 9}, dict(head))}
-    assert len(names) == 2
-    assert all(one.startswith("places-") for one in names)

@@ -234,7 +234,7 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
     cells = [cell for cell in code_cells(executed) if not cell.metadata.get("tags")]
     for first, again in zip(cells[::2], cells[1::2], strict=True):
         assert first.source == again.source
-        if not first.source.startswith(("history =", "saved =")):  # which show seconds and a date
+        if not first.source.startswith(("used =", "pairs =")):  # which show seconds and a date
             shown = [
                 [output.get("data", {}).get("text/plain") for output in cell.outputs]
                 for cell in (first, again)
@@ -249,7 +249,12 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
     [
         (
             "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 1}}",
-            "`split` must be that of `start_from`, trained on some of the test tiles",
+            "`split` must be that of `start_from`, trained on some of the tiles that would",
+        ),
+        (  # the same test tiles, and other ones to choose by
+            "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 0, "
+            "validation_fraction: 0.3, test_fraction: 0.2}}",
+            "`split` must be that of `start_from`, trained on some of the tiles that would",
         ),
         ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
         ("{taught_by: me}", '`taught_by` must be "imagenet" or "fine-tuned"'),
@@ -274,7 +279,7 @@ def test_network_that_was_not_evaluated_is_not_saved(run_twice):
     cells = [cell.source for cell in code_cells(executed)]
     sources = list(dict.fromkeys(cells))  # each was run twice
     built = next(source for source in sources if "models.build_cnn(" in source)
-    place = next(i for i, source in enumerate(sources) if "np.allclose(model" in source)
+    place = next(i for i, source in enumerate(sources) if "np.allclose(now" in source)
     notebook = nbformat.read(home / "training.ipynb", as_version=4)
     cell = next(cell for cell in notebook.cells if cell.source == sources[place])
     cell.source = f"{built}\n{cell.source}"  # as if its cell had been run again

@@ -16,7 +16,7 @@ from affine import Affine
 from conftest import PROJECT
 from rasterio.enums import ColorInterp
 
-from eurosat_helpers import artifact, data, pixels, plots, scenes
+from eurosat_helpers import artifact, data, files, pixels, plots, scenes
 from eurosat_helpers.scenes import doubts, opening, sweeping
 
 SCENES = os.environ.get("EUROSAT_SCENES")
@@ -88,6 +88,26 @@ def test_map_of_a_mosaic_has_the_answers_of_its_tiles(classifier, mosaic, demo_t
     assert names.count("<Category>") == 10
     leftovers = {path.name for path in output.parent.iterdir()} - {"map.tif", "map.tif.aux.xml"}
     assert leftovers <= {".lock"}
+
+
+def test_names_of_another_map_are_never_beside_a_new_one(classifier, mosaic, tmp_path, monkeypatch):
+    """A process that is killed between map and names leaves no names."""
+    source, output = write(tmp_path / "scene.tif", mosaic), tmp_path / "map.tif"
+    scenes.classify(source, classifier, output, stride=64, **GREY)
+    names = output.with_name("map.tif.aux.xml")
+    names.write_text("names of another model")
+    real = files.write
+
+    def killed(file, content):
+        if file == names:
+            raise KeyboardInterrupt
+        real(file, content)
+
+    monkeypatch.setattr(files, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scenes.classify(source, classifier, output, stride=64, **GREY)
+    assert output.exists()
+    assert not names.exists()
 
 
 def test_map_of_a_mosaic_of_real_tiles_has_exactly_their_answers(classifier, real_tiles, tmp_path):

@@ -67,7 +67,7 @@ def opened(source: Path) -> Iterator[tuple[dict[str, int], Callable[[str], bytes
     with _unpacked(source) as (sizes, read_file):
         found = [name.split("/") for name in sizes if not _NO_TILE.search(name)]
         tops = {parts[0] for parts in found}
-        packed = tops if len(tops) == 1 and min(map(len, found)) > 2 else ()
+        packed = tops if len(tops) == 1 and max(map(len, found)) > 2 else ()
         root = next((f"{top}/" for top in (*ROOTS, *packed) if top in tops), "")
         paths = _tiles(name.removeprefix(root) for name in sizes if name.startswith(root))
         yield {path: sizes[root + path] for path in paths}, lambda path: read_file(root + path)

@@ -91,7 +91,9 @@ def build_transfer(
     x = layers.GlobalAveragePooling2D(name="head-pool")(x)
     x = layers.Dropout(dropout, name="head-dropout")(x)
     logits = layers.Dense(num_classes, name="head-logits")(x)
-    return keras.Model(images, logits, name=base)
+    model = keras.Model(images, logits, name=base)
+    model._began_with = f"{weights}, seed {seed}"  # see `checkpoint.Run`
+    return model
 
 
 def _fused(network: keras.Model, *, reads_bgr: bool) -> keras.Model:

@@ -58,9 +58,9 @@ def fit_head(
     Raises:
         ValueError: If the base is not frozen, or an argument is out of range.
     """
+    given = epochs, batch_size, learning_rate, label_smoothing
     if min(epochs, batch_size) < 1 or learning_rate < 0 or not 0 <= label_smoothing < 1:
         ranges = "`epochs`, `batch_size` >= 1, `learning_rate` >= 0 and 0 <= `label_smoothing` < 1"
-        given = epochs, batch_size, learning_rate, label_smoothing
         raise ValueError(f"Arguments must be in range: {ranges}. Received: {given}.")
     if (names := validation.class_names) != train.class_names:
         raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
@@ -100,6 +100,8 @@ def fit_head(
     ).history
     for layer, copy in zip(trained, copies, strict=True):
         layer.set_weights(copy.get_weights())
+    settings = (*given, seed, weight_decay, adapt, len(train))
+    model._began_with = f"{getattr(model, '_began_with', '')}, head {settings}"
     table = pd.DataFrame({"epoch": range(1, epochs + 1), **history})
     table["seconds"] = (time.perf_counter() - prepared) / epochs
     table.loc[0, "seconds"] += prepared - begin

@@ -96,5 +96,7 @@ def write(
         f"<ColorTable>{colors}</ColorTable><CategoryNames>{names}</CategoryNames>"
         "</PAMRasterBand></PAMDataset>"
     )
+    about = land_cover.file.with_name(f"{land_cover.file.name}.aux.xml")
+    about.unlink(missing_ok=True)  # those of an earlier map, else a killed process leaves them
     files.write(land_cover.file, content)
-    files.write(land_cover.file.with_name(f"{land_cover.file.name}.aux.xml"), text.encode())
+    files.write(about, text.encode())

@@ -46,6 +46,14 @@ def test_every_layout_gives_the_same_tiles(folder, tmp_path, capsys, root, packe
     assert capsys.readouterr().out.startswith(f"60 tiles of 10 classes from {source} in ")
 
 
+def test_zip_file_of_a_packed_folder_may_hold_stray_files(folder, tmp_path):
+    zip_folder(folder, tmp_path / "mine.zip", "my tiles")
+    with zipfile.ZipFile(tmp_path / "mine.zip", "a") as packed:
+        packed.writestr("my tiles/README.txt", "about them")
+        packed.writestr("my tiles/overview.png", "a picture beside the class folders")
+    np.testing.assert_array_equal(data.load(tmp_path).images, data.load(folder).images)
+
+
 def test_names_in_a_zip_file_may_begin_with_a_dot_and_a_slash(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "tar.zip", "w") as packed:
         # As the `tar` of macOS and Windows does.

@@ -13,6 +13,7 @@ from keras import layers
 from test_bases import take_statistics
 
 from eurosat_helpers import data, models, pipeline
+from eurosat_helpers.checkpoint import Run
 from eurosat_helpers.improvements import bases, transfer
 
 SMALL = "MobileNet_0.75"
@@ -197,3 +198,18 @@ def test_imagenet_weights_separate_the_demo_tiles(demo_tiles):
     parts = data.split(demo_tiles)[:2]  # all of them: an accuracy on 15 tiles is noise
     table, *_ = transfer.compare_bases([SMALL], *parts, seed=0, **{**HEAD, "epochs": 10})
     assert table.loc[SMALL, "validation accuracy"] > 0.8
+
+
+def test_runs_that_began_otherwise_are_other_runs(parts, tmp_path):
+    """Base weights, seed and settings of the head are not seen in the architecture."""
+
+    def file(*, weights="imagenet", seed=0, **head):
+        model = bases.build_transfer("tiny", weights=weights, seed=seed)
+        if weights:
+            transfer.fit_head(model, *parts, **{**HEAD, "epochs": 1, "seed": 0, **head})
+            transfer.unfreeze(model)
+        return Run(tmp_path, model, *parts, {}).file
+
+    files = [file(), file(weights=None), file(seed=1), file(seed=2), file(epochs=2), file(seed=1)]
+    assert files[-1] == files[2]
+    assert len(set(files)) == 5
