@@ -97,5 +97,6 @@ def _published(
         raise FileNotFoundError(
             f"The ImageNet weights of {base} are missing or damaged, and could not be downloaded. "
             f"Copy {file} ($KERAS_HOME/models or ~/.keras/models; it must be writable), or train "
-            f"without them (`weights=None`, `teacher_epochs = 0` in training.ipynb). Keras says: {error}"
+            "without them (`weights=None`, `teacher_epochs = 0` in training.ipynb). "
+            f"Keras says: {error}"
         ) from error
