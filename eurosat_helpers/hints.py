@@ -97,6 +97,6 @@ def _published(
         raise FileNotFoundError(
             f"The ImageNet weights of {base} are missing or damaged, and could not be downloaded. "
             f"Copy {file} ($KERAS_HOME/models or ~/.keras/models; it must be writable), or train "
-            "without them (`weights=None`, `teacher_epochs = 0` in training.ipynb). "
+            "without them (`weights=None`, `teacher_epochs = None` in training.ipynb). "
             f"Keras says: {error}"
         ) from error

@@ -126,7 +126,7 @@ def copy_project(home):
     return environment_of_a_newcomer()
 
 
-SMALL = ("-p", "epochs", "2", "-p", "teacher_epochs", "0", "-y", "{widths: [8, 16, 16, 16]}")
+SMALL = ("-p", "epochs", "2", "-y", "{widths: [8, 16, 16, 16]}")
 
 
 @pytest.fixture(scope="module")
