@@ -66,7 +66,7 @@ def draw(by_tiles: pd.DataFrame, by_epochs: pd.DataFrame) -> Figure:
             place = {"xytext": (5, -12), "textcoords": "offset points"}
             upper.annotate(f"{accuracy:.1f}", (x, accuracy), fontsize=8, **place)
     axes[0, 0].set(ylabel="validation accuracy", title=f"{by_tiles['epochs'].iloc[-1]} epochs")
-    title = f"{by_epochs['tiles'].iloc[-1]:,} tiles; mix-up from 45 epochs on, hints at 150"
+    title = f"{by_epochs['tiles'].iloc[-1]:,} tiles (45: with mix-up; 150: also a teacher)"
     axes[0, 1].set_title(title, fontsize=10)
     for chart in axes[1]:
         chart.set(ylabel="training time, minutes (log scale)")
