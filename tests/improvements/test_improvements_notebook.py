@@ -103,7 +103,7 @@ def test_demo_run_is_clean_and_every_cell_shows_something(tmp_path, cwd, shrunke
     for word in (str(home), "site-packages", "Warning"):
         assert word not in shown
     figures = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
-    assert len(figures) == 1
+    assert len(figures) == 2  # the trials, and accuracy against time
     # Everything lies in the project's folder, wherever the notebook runs.
     assert {path.name for path in (home / "results").iterdir()} >= {"runs.csv", "runs", "search"}
     folders = [path.name for path in (home / "examples").iterdir() if path.is_dir()]
