@@ -227,7 +227,7 @@ def few_negative_transfer(parts: Parts) -> None:
 def ten_epochs(
     name: str, train: data.Tiles, parts: Parts, *, seed: int = SEED, **settings: object
 ) -> keras.Model:
-    """Train the network of training.ipynb by half of its recipe, and record it."""
+    """Train the network of training.ipynb for ten epochs with `RECIPE`, and record it."""
     model = cnn(train, seed=seed)
     options = {"checkpoint_dir": CHECKPOINTS / name, **RECIPE, **settings}
     history = training.fit(model, train, parts.validation, epochs=10, seed=seed, **options)

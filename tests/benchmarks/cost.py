@@ -1,10 +1,10 @@
 """Draw accuracy and training time against the number of training tiles, and against epochs.
 
 Run `python tests/benchmarks/cost.py FOLDER ...` where the environment variable EUROSAT_ARCHIVE
-names EuroSAT.zip, or the zip lies in `EuroSAT/`; 7 minutes on 2 Zen 5 cores. The recipe is that of
-training.ipynb. FOLDER is a model that training.ipynb has saved from all tiles, one of them with its
-defaults: epochs, time and validation accuracy of each join the figure. Fewer than 2,560 tiles are
-repeated up to that number within an epoch: a pass over 100 tiles would be one step.
+names EuroSAT.zip, or the zip lies in `EuroSAT/`; about 15 minutes on 2 Zen 5 cores. The recipe is
+that of training.ipynb. FOLDER is a model that training.ipynb has saved from all tiles, one of them
+with its defaults: epochs, time and validation accuracy of each join the figure. Fewer than 2,560
+tiles are repeated up to that number within an epoch: a pass over 100 tiles would be one step.
 `results/cost.csv` and `results/cost.png` are written; an interrupted run resumes. No test tile is
 used.
 """

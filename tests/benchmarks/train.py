@@ -1,8 +1,9 @@
 """Train the plain network that this project grew from and ours, and compare time and memory.
 
-Run `python tests/benchmarks/train.py` where the environment variable EUROSAT_ARCHIVE names
-EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about 40 minutes on 2 cores; `--epochs 1`
-trains the plain network for one epoch and counts it forty times.
+Run `python -m tests.benchmarks.train` in the project's folder, where the environment variable
+EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about 40 minutes on 2
+cores; `--epochs 1` trains the plain network for one epoch and counts it forty times. After
+`pip install torch` (the CPU wheel) the steps of `tests/benchmarks/pytorch.py` follow.
 
 The plain network is the usual first try: JPEG files read by `image_dataset_from_directory` and kept
 by `cache` (without it they are decoded each epoch, and memory peaks at 0.8 GB in place of 2.2),
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,6 +28,8 @@ import zipfile
 from pathlib import Path
 
 import papermill
+
+from tests.benchmarks import pytorch
 
 PROJECT = Path(__file__).resolve().parents[2]
 EPOCHS = 40
@@ -222,6 +226,9 @@ def main() -> None:
     print("\ntraining speed of ours by number format, batch normalization and kernels")
     for name, value in precision.items():
         print(f"{name:62}{value:>9.0f} tiles/s{value / slowest:>8.2f}")
+    if importlib.util.find_spec("torch"):
+        print("\none training step, against the same network in PyTorch")
+        pytorch.main()
 
 
 def gigaflops(history: dict) -> float:

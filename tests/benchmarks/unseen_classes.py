@@ -2,8 +2,8 @@
 
 Run `python -m tests.benchmarks.unseen_classes`, where the environment variable EUROSAT_ARCHIVE
 names EuroSAT.zip. Ten networks, each trained without the tiles of one class (4,000 tiles, 8 epochs
-of the recipe of training.ipynb without squares; ten minutes on 2 cores), judge test tiles of that
-class and of the others. The scores are those of `outliers.py`.
+of the recipe of training.ipynb without squares and mix-up; ten minutes on 2 cores), judge test
+tiles of that class and of the others. The scores are those of `outliers.py`.
 """
 
 from __future__ import annotations
