@@ -13,6 +13,7 @@ from eurosat_helpers.data import IMAGE_SIZE
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 _MAX_PIXELS = 4096 * 4096  # 50 MB decoded
 _KIND, _WIDTH, _BITS, _BANDS = 254, 256, 258, 277  # tags of TIFF
+_PLACES = 273, 324  # of strips, and of blocks; 0: left out
 _REDUCED, _MASK = 1, 4  # bits of the first, of what belongs to another image
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: with 64-bit offsets
 
@@ -53,6 +54,8 @@ def decode(encoded: bytes) -> Image.Image:
         bits, bands = set(image.tag_v2.get(_BITS, (1,))), image.tag_v2.get(_BANDS, 1)
         if image.mode == "L" and bands > 1 and max(bits) == 8:  # Pillow sees the first band alone
             raise ValueError(_other_bands(bands))
+        if any(0 in image.tag_v2.get(places, ()) for places in _PLACES):  # Pillow reads the header
+            raise ValueError("TIFF without its empty blocks: gdal_translate -co SPARSE_OK=FALSE")
     elif image.format == "PNG":
         bits = {16} if encoded[24] == 16 else bits  # Pillow would keep the upper 8 bits
     if max(bits) > 8:

@@ -202,8 +202,8 @@ def test_scene_whose_pixels_with_data_do_not_cover_the_box_is_not_taken(service,
 
 
 def test_scene_is_read_from_its_address(service):
-    address = f"{service.address}/red.tif"
-    grey, valid = opening.open_scene([address] * 3, scale=1e-4, offset=-0.1).read()
+    addresses = [f"{service.address}/{color}.tif" for color in ("red", "green", "blue")]
+    grey, valid = opening.open_scene(addresses, scale=1e-4, offset=-0.1).read()
     expected = 1 + (service.pixels[0] * 1e-4 - 0.1) * 254 / 0.275
     np.testing.assert_allclose(grey[..., 0], expected.clip(1, 255), atol=0.51)
     assert valid.all()
@@ -212,17 +212,17 @@ def test_scene_is_read_from_its_address(service):
 
 
 def test_address_can_be_read_once_the_server_answers_again(service):
-    address = f"{service.address}/red.tif"
+    addresses = [f"{service.address}/{color}.tif" for color in ("red", "green", "blue")]
     service.fails = True
     with pytest.raises(ValueError, match=r"a raster that GDAL reads"):
-        opening.open_scene([address] * 3, scale=1e-4)
+        opening.open_scene(addresses, scale=1e-4)
     service.fails = False
-    scene = opening.open_scene([address] * 3, scale=1e-4)
+    scene = opening.open_scene(addresses, scale=1e-4)
     service.fails = True
     with pytest.raises(ConnectionError, match=r"red.tif` could not be read over .* repeat"):
         scene.read()
     service.fails = False
-    assert opening.open_scene([address] * 3, scale=1e-4).read()[1].all()
+    assert opening.open_scene(addresses, scale=1e-4).read()[1].all()
 
 
 def test_assets_of_other_names_are_refused(service, tmp_path):
@@ -256,9 +256,9 @@ def test_box_that_fits_no_scene_is_named(service, tmp_path, box, message):
         fetch(service, tmp_path / "scene.tif", box=box)
 
 
-@pytest.mark.parametrize("dates", ["summer 2024", "2024-06-31", "2024-08-31/2024-06-01", ""])
+@pytest.mark.parametrize("dates", ["summer 2024", "2024-06-31", "2024-08-31/2024-06-01", "", None])
 def test_dates_that_are_none_are_named(service, tmp_path, dates):
-    with pytest.raises(ValueError, match=f"`dates` must be a first .* Received: '{dates}'"):
+    with pytest.raises(ValueError, match=f"`dates` must be a first .* Received: {dates!r}"):
         scenes.fetch(service.box, dates, tmp_path / "scene.tif", service=service.address)
 
 

@@ -158,6 +158,11 @@ GEOTIFFS = {
         "TIFF of a kind that is not read: gdal_translate -co PHOTOMETRIC=RGB",
         {"INTERLEAVE": "BAND", "PHOTOMETRIC": "MINISBLACK"},
     ),
+    "without its empty blocks": (
+        np.zeros((3, 64, 64), "uint8"),
+        "TIFF without its empty blocks: gdal_translate -co SPARSE_OK=FALSE",
+        {"SPARSE_OK": "TRUE", "photometric": "RGB"},
+    ),
     "two bands": (noise((2, 64, 64), "uint8"), "grayscale|TIFF of 2 bands|fourth", {}),
 }
 

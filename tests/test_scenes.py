@@ -365,9 +365,51 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
         np.testing.assert_array_equal(grey, expected)
     with pytest.raises(ValueError, match=r"must be B04, B03, B02\. Received: .*B02.tif for B04"):
         opening.open_scene(files[::-1], **GREY)
+    with pytest.raises(ValueError, match=r"of one grid and of one band each, .*, bands: 3; "):
+        opening.open_scene([write(tmp_path / "rgb.tif", mosaic)] * 3, **GREY)
     files[2] = write(tmp_path / "other.tif", mosaic[..., 2], transform=Affine(10, 0, 7, 0, -10, 9))
-    with pytest.raises(ValueError, match=r"one grid, .*; .*other.tif, 192 x 256 .* from \(7.0, 9"):
+    with pytest.raises(ValueError, match=r"one grid .*; .*other.tif, 192 x 256 .* from \(7.0, 9"):
         opening.open_scene(files, **GREY)
+
+
+@pytest.mark.parametrize(
+    ("names", "described"),
+    [
+        (("blue", "green", "red"), None),
+        (("S2_blue", "S2_green", "S2_red"), None),
+        (("b02", "b03", "b04"), None),
+        (("first", "second", "third"), ("B02", "B03", "B04")),
+        (("b1", "b2", "b3"), ("Blue", "Green", "Red")),
+    ],
+)
+def test_three_files_in_another_order_are_refused(mosaic, tmp_path, names, described):
+    said = described or [None] * 3
+    files = [
+        write(tmp_path / f"{name}.tif", mosaic[..., 2 - i], descriptions=said[i] and [said[i]])
+        for i, name in enumerate(names)
+    ]
+    with pytest.raises(ValueError, match=r"must be B04, B03, B02\. .* for B04; it says B02"):
+        opening.open_scene(files, **GREY)
+    grey, _ = opening.open_scene(files[::-1], **GREY).read()
+    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+
+
+def test_names_that_count_files_say_no_band(mosaic, tmp_path):
+    names = "b1", "b2", "b3"
+    files = [write(tmp_path / f"{name}.tif", mosaic[..., i]) for i, name in enumerate(names)]
+    grey, _ = opening.open_scene(files, **GREY).read()
+    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+
+
+def test_home_and_packed_files_are_found_alone_and_in_a_list(mosaic, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    source = write(tmp_path / "scene.tif", mosaic)
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as packed:
+        packed.write(source, "scene.tif")
+    for name in ("~/scene.tif", f"/vsizip/{tmp_path}/packed.zip/scene.tif"):
+        for given in (name, [name]):
+            assert opening.open_scene(given, **GREY).files[0].shape == (192, 256)
 
 
 @pytest.mark.parametrize(
@@ -480,6 +522,15 @@ def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp
     assert not opening.open_scene(file, **GREY).read()[1][:12].any()
 
 
+def test_gaps_far_below_0_are_no_ground_in_integers_either(mosaic, tmp_path):
+    pixels = numbers(mosaic).astype("int16")
+    pixels[:5], pixels[5, :, 0], pixels[6] = -9999, -9999, -300  # the last: dark ground
+    scene = opening.open_scene(write(tmp_path / "scene.tif", pixels), level="L1C")
+    np.testing.assert_array_equal(scene.read()[1][:, 0], np.arange(192) > 5)
+    declared = write(tmp_path / "scene.tif", pixels, nodata=7)
+    assert opening.open_scene(declared, level="L1C").read()[1].all()
+
+
 @pytest.mark.parametrize("gap", [0.0, -9999.0, -1.0, np.nan, np.inf])
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
 def test_gaps_of_floats_are_no_ground_though_nothing_says_so(mosaic, tmp_path, gap, scale):
@@ -532,7 +583,8 @@ def test_floats_that_say_what_is_no_data_are_believed(mosaic, tmp_path):
         ),
         ({"crs": 'LOCAL_CS["mine"]'}, GREY, "no georeference"),
         ({}, {**GREY, "offset": 0.1}, "Is an offset of 1000 left in"),
-        ({}, {**GREY, "offset": -0.3}, "reflect nothing"),
+        ({}, {**GREY, "scale": 3 * GREY["scale"], "offset": -0.35}, "reflect nothing"),
+        ({}, {**GREY, "scale": GREY["scale"] / 10, "level": "L2A"}, "Even the brightest pixels"),
     ],
 )
 def test_doubts_are_said(classifier, mosaic, tmp_path, options, arguments, message):
@@ -615,6 +667,7 @@ def test_a_grid_of_survey_is_measured_in_its_own_metres(mosaic, tmp_path, transf
             r"from 1 to 3. Received: \[1, 2, 9\]",
         ),
         (np.ones((64, 64, 3), np.uint8), {"stride": 65}, r"`stride` must be .* Received: 65"),
+        (np.ones((64, 64, 3), np.uint8), {"bands": 3}, r"`bands` must be .* Received: \[3\]"),
         (np.ones((64, 64, 3), np.uint8), {"level": "L2"}, "`level` must be"),
         (np.ones((64, 64, 3), np.uint8), {"scale": 0.0}, r"`scale` must be a positive number"),
     ],

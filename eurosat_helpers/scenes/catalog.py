@@ -133,7 +133,7 @@ def _checked(box: Sequence[float], dates: str) -> list[float]:
         )
     try:
         days = [datetime.date.fromisoformat(day) for day in dates.split("/")]
-    except ValueError:
+    except (ValueError, AttributeError):  # the latter: no text
         days = []
     if len(days) not in (1, 2) or days != sorted(days):
         raise ValueError(

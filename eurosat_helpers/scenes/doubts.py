@@ -8,6 +8,7 @@ from eurosat_helpers.scenes.scene import WHITE, Scene
 
 PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
 DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
+BRIGHT = 30  # grey level; in one of the bands, the brightest pixels of land are far above it
 
 
 def find(scene: Scene, overview: np.ndarray) -> list[str]:
@@ -49,7 +50,14 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
                 "Is an offset of 1000 left in, as products have it since January 2022? Then "
                 "pass `offset=-0.1`."
             )
-        if (overview.max(axis=1) <= 1).mean() > 0.2:
+        bright = np.percentile(overview.max(axis=1), 99.5)
+        if bright < BRIGHT:
+            found.append(
+                f"Even the brightest pixels of `{name}` are {bright / 255 * WHITE:.3f} in "
+                f"reflectance. Unless it is open water, a scale of {scene.scale[0]:.4g} is too "
+                "small: that of Sentinel-2 products is 0.0001, of some others 0.001."
+            )
+        elif (overview.max(axis=1) <= 1).mean() > 0.2:
             found.append(
                 f"Many pixels of `{name}` reflect nothing: are the scale of "
                 f"{scene.scale[0]:.4g} and the offset of {scene.offset[0]:.4g} right for it?"

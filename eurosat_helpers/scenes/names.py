@@ -41,6 +41,15 @@ def _band(text: str) -> str | None:
     return f"B{found[1].zfill(2)}" if found else _WORDS.get(word)
 
 
+def band_of_file(stem: str, description: str | None) -> str | None:
+    """Find the band that a file of one band holds: by its description, else by the file's name."""
+    # A small b with one digit counts the bands of any file.
+    number = re.search(r"(?:^|_)(?:B(\d\d?|8A)|b(\d\d|8a))(?=_|$)", stem)
+    color = re.search(r"(?:^|[_-])(red|green|blue)$", stem.lower())
+    named = f"B{(number[1] or number[2]).upper().zfill(2)}" if number else None
+    return _band(description or "") or named or (_WORDS[color[1]] if color else None)
+
+
 def level(text: str) -> str | None:
     """Find a level as products (S2A_MSIL2A), tags (Level-2A) and people (my_l2a) write it."""
     found = re.search(r"(?<![A-Z])(?:MSI)?L(?:EVEL-)?(1C|2A)(?![A-Z0-9])", text.upper())

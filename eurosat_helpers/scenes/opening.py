@@ -55,8 +55,7 @@ def open_scene(
         raise ValueError(f'`level` must be "L1C", "L2A" or None. Received: {level!r}.')
     said_by, numbers, product = "tags", None, None
     if not isinstance(source, (list, tuple)):
-        source = source if "://" in str(source) else Path(source).expanduser()
-        folder = Path(source)
+        folder = Path(source).expanduser()
         if re.fullmatch(r"MTD_.*\.xml", folder.name) and (folder.parent / "GRANULE").is_dir():
             folder = folder.parent
         if folder.is_dir():
@@ -71,19 +70,21 @@ def open_scene(
         chosen, files = _bands(files[0], bands), files * 3
     else:
         chosen = (1, 1, 1)
-        for path, band in zip(source, BANDS, strict=True):
-            named = re.search(r"(?:^|_)B(\d\d?|8A)(?=_|$)", Path(path).stem)
-            if named and named[1].zfill(2) != band[1:]:
-                raise ValueError(f"`source` must be B04, B03, B02. Received: {path} for {band}.")
-        if len({(file.shape, file.transform, file.crs) for file in files}) > 1 or bands is not None:
-            grids = "; ".join(
+        for path, file, band in zip(source, files, BANDS, strict=True):
+            said = names.band_of_file(Path(path).stem, file.descriptions[0])
+            if said not in (None, band):
+                received = f"Received: {path} for {band}; it says {said}."
+                raise ValueError(f"`source` must be B04, B03, B02. {received}")
+        grids = {(file.shape, file.transform, file.crs, file.count) for file in files}
+        if len(grids) > 1 or files[0].count != 1 or bands is not None:
+            received = "; ".join(
                 f"{file.name}, {file.height} x {file.width} pixels from "
-                f"{file.transform * (0, 0)} in {file.crs}"
+                f"{file.transform * (0, 0)} in {file.crs}, bands: {file.count}"
                 for file in files
             )
             raise ValueError(
-                "`source` must be three files of one grid, in the order B04, B03, B02, without "
-                f"`bands`. Received: {grids}; bands={bands}."
+                "`source` must be three files of one grid and of one band each, in the order B04, "
+                f"B03, B02, without `bands`. Received: {received}; bands={bands}."
             )
     tags, path = files[0].tags(), Path(files[0].name)
     level = level or product or names.level(tags.get("level", tags.get("PROCESSING_LEVEL", "")))
@@ -112,6 +113,8 @@ def open_scene(
 
 
 def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
+    if "://" not in str(path) and not str(path).startswith("/vsi"):  # which has two slashes
+        path = Path(path).expanduser()
     try:
         options = REMOTE if "://" in str(path) else GDAL
         with warnings.catch_warnings(), rasterio.Env(**options):
@@ -134,10 +137,11 @@ def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:
 def _bands(file: rasterio.DatasetReader, bands: Sequence[int] | None) -> tuple[int, ...]:
     if bands is None:
         bands = names.bands(file.descriptions, [color.name for color in file.colorinterp])
+    bands = np.ravel(bands).tolist()
     if len(bands) != 3 or not set(bands) <= set(file.indexes):
         raise ValueError(
             "`bands` must be the numbers of red (B04), green (B03) and blue (B02), each from 1 to "
-            f"{file.count}. Received: {list(bands) or 'none'} for {file.name}, a file of "
+            f"{file.count}. Received: {bands or 'none'} for {file.name}, a file of "
             f"{file.count} bands, described as {list(file.descriptions)}."
         )
     return tuple(map(int, bands))

@@ -40,7 +40,7 @@ class Scene:
         scale: Reflectance is `digital number * scale + offset`, one scale per band.
         offset: One offset per band.
         nodata: Digital number that in all three bands stands for no data; `None` where the files
-            themselves say it. Where they do not, floating-point numbers far below 0 do too.
+            themselves say it. Where they do not, numbers far below 0 do too.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
         level: "L1C", "L2A", or `None` where nothing says it.
@@ -62,7 +62,7 @@ class Scene:
         Returns:
             Grey levels uint8 `(height, width, 3)`, 1 to 255 and 0 where there is no data; and which
             pixels have data, bool `(height, width)`: all three numbers if they are floating-point,
-            else one of them, since 0 may be dark ground too.
+            else one of them, since 0 may be dark ground too (but none is far below 0).
 
         Raises:
             ValueError: If a file is damaged.
@@ -88,9 +88,10 @@ class Scene:
             has = ~np.ma.getmaskarray(layer) if masked else None
             if numbers.dtype.kind == "f":
                 valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
-                if self.nodata is not None:  # then the file is silent on gaps such as -9999 too
-                    valid &= numbers > (LEAST - offset) / scale
                 has = None
+            if self.nodata is not None and numbers.dtype.kind in "fi":
+                # The file is silent on gaps such as -9999 too.
+                valid &= numbers > (LEAST - offset) / scale
             if self.nodata is not None:
                 has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
             if has is not None:
