@@ -27,7 +27,7 @@ class Board(keras.callbacks.TensorBoard):
     def __init__(
         self, log_dir: str | os.PathLike[str], log: progress.Epochs, validation: Tiles
     ) -> None:
-        super().__init__(os.fspath(log_dir), write_graph=False)
+        super().__init__(os.path.expanduser(log_dir), write_graph=False)
         self.log, self.validation = log, validation
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:

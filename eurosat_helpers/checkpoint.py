@@ -45,7 +45,7 @@ class Run:
             digest.update("\n".join(tiles.names).encode(errors="surrogateescape"))
             digest.update(np.ascontiguousarray(tiles.labels))
             digest.update(np.ascontiguousarray(tiles.images))
-        self.model, self.file = model, Path(folder) / f"{digest.hexdigest()[:16]}.npz"
+        self.model, self.file = model, Path(folder).expanduser() / f"{digest.hexdigest()[:16]}.npz"
         if not self.file.exists() and getattr(model, "_trained_by_run", False):
             raise ValueError(
                 "`model` was trained by another run: build the model again first (run its cell)."
@@ -105,9 +105,13 @@ def _read_weights(
     if names not in (None, list(class_names)):
         received = f"Received: {file} with {', '.join(names)}"
         raise ValueError(f"{fits} with the classes {', '.join(class_names)}. {received}.")
-    if [one.shape for one in model.weights] != [one.shape for one in network.weights]:
+    shapes = [[one.shape for one in m.weights] for m in (model, network)]
+    norms = [re.findall(r'"(?:mean|variance)": [^]]*', m.to_json()) for m in (model, network)]
+    if shapes[0] != shapes[1] or norms[0] != norms[1]:
         sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
-        fits = f"`start_from` must be a `model.keras` with the weights of `model` {sizes[0]}"
+        fits = (
+            f"`start_from` must be a `model.keras` like `model` {sizes[0]}, mean and variance too"
+        )
         raise ValueError(f"{fits}. Received: {file} {sizes[1]}.")
     return network.get_weights()
 

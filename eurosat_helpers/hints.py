@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import os
 import re
 import warnings
@@ -17,7 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from eurosat_helpers import pipeline
+from eurosat_helpers import files, pipeline
 from eurosat_helpers.data import IMAGE_SIZE, Tiles
 
 MOBILENET = partial(applications.MobileNet, alpha=0.75)
@@ -25,8 +27,14 @@ SIDE = 96  # pixels to which the tiles are enlarged
 LAYERS = ("conv_pw_11_relu", "conv_pw_13_relu")  # the second is the last one
 
 
-def features(tiles: Tiles, teacher: keras.Model | None = None, *, size: int = 128) -> np.ndarray:
-    """Describe tiles by the features that MobileNet 0.75 has of them.
+def features(
+    tiles: Tiles,
+    teacher: keras.Model,
+    *,
+    size: int = 128,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+    """Describe tiles by the features that a MobileNet 0.75 has of them.
 
     The outputs of two of its layers, averaged over the tile and over four of its symmetries, are
     standardized and reduced to their principal components, each with a variance of 1. A network
@@ -36,20 +44,28 @@ def features(tiles: Tiles, teacher: keras.Model | None = None, *, size: int = 12
     Args:
         tiles: The training tiles.
         teacher: A model of `bases.build_transfer("MobileNet_0.75")`, fine-tuned on the training
-            tiles alone; `None` takes the weights from ImageNet as they are.
+            tiles alone.
         size: Number of the components, at most that of the tiles.
+        checkpoint_dir: Folder in which the features are kept. Their last bits depend on the number
+            of threads, and a run that is to resume (see `training.fit`) needs the same ones.
 
     Returns:
-        float32 features, shape `(N, size)`, the same on each call on one machine.
+        float32 features, shape `(N, size)`.
 
     Raises:
-        FileNotFoundError: If the weights are not in the cache and cannot be downloaded, or are
-            damaged.
+        ValueError: If the file in `checkpoint_dir` is damaged.
     """
-    if teacher is None:
-        base = _published("MobileNet_0.75", MOBILENET, SIDE)
-    else:
-        base = teacher.get_layer("base")
+    base = teacher.get_layer("base")
+    digest = hashlib.sha256(f"{size} {keras.__version__}".encode())
+    for array in (*base.get_weights(), tiles.images):
+        digest.update(np.ascontiguousarray(array))
+    kept = checkpoint_dir and Path(checkpoint_dir).expanduser()
+    kept = kept and kept / f"features-{digest.hexdigest()[:16]}.npy"
+    if kept and kept.is_file():
+        try:
+            return np.load(kept, allow_pickle=False)
+        except Exception as error:  # NumPy parses a header as Python source
+            raise ValueError(f"`{kept}` is damaged: delete it. {error}") from error
     means = [layers.GlobalAveragePooling2D()(base.get_layer(name).output) for name in LAYERS]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     enlarged = ops.image.resize(images, (SIDE, SIDE), interpolation="bilinear") / 127.5 - 1
@@ -61,7 +77,11 @@ def features(tiles: Tiles, teacher: keras.Model | None = None, *, size: int = 12
     )
     found = np.mean([network.predict(one, verbose=0) for one in batches], axis=0)
     components = PCA(min(size, *found.shape), whiten=True, svd_solver="covariance_eigh")
-    return make_pipeline(StandardScaler(), components).fit_transform(found).astype("float32")
+    found = make_pipeline(StandardScaler(), components).fit_transform(found).astype("float32")
+    if kept:
+        np.save(packed := io.BytesIO(), found)
+        files.write(kept, packed.getbuffer())
+    return found
 
 
 def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: int) -> keras.Model:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 from keras import layers
@@ -45,7 +45,7 @@ def build_cnn(
         variance: Variance of each color channel, 0-255 squared.
         num_classes: Number of classes, at least 2.
         stem_width: Channels after the stem.
-        widths: Channels of each stage.
+        widths: Channels of each stage, one to five of them.
         blocks: Residual blocks of each stage; `None` means one.
         l2: L2 regularization of the kernels of convolutions and hidden dense layers.
         dropout: Share of the features before the logits that is dropped in training.
@@ -70,9 +70,9 @@ def build_cnn(
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
     blocks = [1] * len(widths) if blocks is None else blocks
-    if len(widths) != len(blocks):
-        received = f"Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
-        raise ValueError(f"`widths` and `blocks` must have one entry per stage. {received}")
+    if not len(blocks) == len(widths) <= 5:  # a sixth would get nothing of squares of 48 pixels
+        received = f"at most five. Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
+        raise ValueError(f"`widths` and `blocks` must have one entry per stage, {received}")
     draw = random.Random(seed)
 
     def next_seed() -> int | None:
@@ -140,9 +140,8 @@ def summary(model: keras.Model) -> pd.DataFrame:
     def multiply_adds(layer: keras.Layer) -> int:
         if isinstance(layer, keras.Model):
             return sum(map(multiply_adds, layer.layers))
-        positions = int(np.prod(layer.output.shape[1:-1]))
-        kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
-        return positions * sum(int(np.prod(kernel.shape)) for kernel in kernels)
+        kernels = [weight.shape for weight in layer.weights if weight.name.endswith("kernel")]
+        return math.prod(layer.output.shape[1:-1]) * sum(map(math.prod, kernels))
 
     rows = {}
     for layer in model.layers[1:]:

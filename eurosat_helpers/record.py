@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 
-import numpy as np
-
 from eurosat_helpers.data.tiles import DEMO_SOURCE, Tiles
 
 FILES = ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001")
@@ -64,8 +62,7 @@ def check(metadata: object, test_names: Sequence[str]) -> None:
 
 def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
     """Turn paths and what is of NumPy into what JSON and YAML know."""
-    numbers = np.generic, np.ndarray
-    known = {"default": lambda x: x.tolist() if isinstance(x, numbers) else os.fspath(x)}
+    known = {"default": lambda x: x.tolist() if hasattr(x, "tolist") else os.fspath(x)}
     return json.loads(json.dumps(dict(parameters), **known))
 
 

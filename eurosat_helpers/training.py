@@ -91,7 +91,7 @@ def fit(
         hints: Features of each training tile, float32 `(len(train), F)`, such as
             `hints.features` computes. The features before the last layer learn to predict
             them too (mean squared error, added to the loss); what predicts them is not kept.
-        start_from: `model.keras` of a saved model with the same architecture, to train it further.
+        start_from: `model.keras` of a saved model to train further, built as `model` was.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -113,9 +113,9 @@ def fit(
             begin with a model that another run has trained.
     """
     settings = {name: value for name, value in dict(locals()).items() if name not in NO_SETTINGS}
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {value!r}.")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        if not isinstance(value := settings[name], (int, np.integer)) or value < least:
+            raise ValueError(f"`{name}` must be an integer from {least}. Received: {value!r}.")
     for name in ("compressed", "cropped"):
         if not 0 <= settings[name] <= 1:
             raise ValueError(f"`{name}` must be in [0, 1]. Received: {settings[name]}.")
@@ -125,14 +125,14 @@ def fit(
             raise ValueError(f"`{name}` must be in [0, {end}). Received: {settings[name]}.")
     if (names := validation.class_names) != train.class_names:
         raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
-    if isinstance(class_weight, str) and class_weight != "balanced":
-        raise ValueError(f'`class_weight` must be "balanced" or numbers. Received: {class_weight}')
     if class_weight == "balanced":
         labels = np.unique(train.labels)
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)
         class_weight = dict(zip(labels.tolist(), weights.tolist(), strict=True))
-    elif not set(class_weight or ()) <= (known := set(range(len(train.class_names)))):
-        raise ValueError(f"`class_weight` needs keys in {known}. Received: {list(class_weight)}.")
+    known, given = set(range(len(names))), class_weight or {}
+    if not set(given) <= known or not all(0 <= one < math.inf for one in given.values()):
+        wanted = f'"balanced", or numbers from 0 for labels in {known}'
+        raise ValueError(f"`class_weight` must be {wanted}. Received: {class_weight}.")
     if start_from is not None:
         first = checkpoint._read_weights(start_from, model, train.class_names)
         # A run is known by the content of the file.

@@ -256,6 +256,10 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
             "validation_fraction: 0.3, test_fraction: 0.2}}",
             "`split` must be that of `start_from`, trained on some of the tiles that would",
         ),
+        (
+            "{model_name: other, start_from: saved_model/my_model}",
+            "`start_from` must be the model.keras of another model: saved_model/my_model",
+        ),
         ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
         ("{model_name: notes}", "saved_model/notes` is not replaced"),
     ],

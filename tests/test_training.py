@@ -38,7 +38,8 @@ def parts(demo_tiles):
 
 def build_small(parts, *, seed=0, **options):
     mean, variance = pipeline.channel_statistics(parts[0])
-    return models.build_cnn(mean=mean, variance=variance, seed=seed, **{**SMALL, **options})
+    options = {"mean": mean, "variance": variance, **SMALL, **options}
+    return models.build_cnn(seed=seed, **options)
 
 
 def fit_small(model, parts, **options):
@@ -273,19 +274,23 @@ def untouched(parts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "`epochs` must be a positive integer. Received: 0"),
-        ({"epochs": 1.5}, "`epochs` must be a positive integer. Received: 1.5"),
-        ({"batch_size": 0}, "`batch_size` must be a positive integer. Received: 0"),
+        ({"epochs": 0}, "`epochs` must be an integer from 1. Received: 0"),
+        ({"epochs": 1.5}, "`epochs` must be an integer from 1. Received: 1.5"),
+        ({"batch_size": 0}, "`batch_size` must be an integer from 1. Received: 0"),
         ({"learning_rate": -1.0}, r"`learning_rate` must be in \[0, inf\). Received: -1.0"),
         ({"mixup": -1.0}, r"`mixup` must be in \[0, inf\). Received: -1.0"),
         ({"label_smoothing": 1.0}, r"`label_smoothing` must be in \[0, 1\). Received: 1.0"),
         ({"compressed": 2.0}, r"`compressed` must be in \[0, 1\]. Received: 2.0"),
         ({"cropped": 1.5}, r"`cropped` must be in \[0, 1\]. Received: 1.5"),
-        ({"class_weight": "balance"}, '`class_weight` must be "balanced" or numbers'),
+        ({"seed": None}, "`seed` must be an integer from 0. Received: None"),
+        ({"seed": -1}, "`seed` must be an integer from 0. Received: -1"),
+        ({"class_weight": "balance"}, '`class_weight` must be "balanced", or numbers from 0 for'),
         (
             {"class_weight": {"Forest": 2.0}},
-            r"`class_weight` needs keys in \{0, 1, .*: \['Forest'\]",
+            r"`class_weight` must be .* \{0, 1, .*: \{'Forest': 2.0\}",
         ),
+        ({"class_weight": {3: np.nan}}, r"`class_weight` must be .*: \{3: nan\}"),
+        ({"class_weight": {3: np.inf}}, r"`class_weight` must be .*: \{3: inf\}"),
     ],
 )
 def test_bad_arguments_are_named_and_change_nothing(parts, untouched, tmp_path, options, message):
@@ -386,6 +391,12 @@ def test_model_to_start_from_must_fit(parts, tmp_path):
     other.save(file)
     with pytest.raises(ValueError, match=rf"`start_from` must be a .* \({other.count_params()} "):
         fit_small(build_small(parts), parts, start_from=file)
+    parameters = {"mean": [60] * 3, "variance": [900] * 3}  # of other tiles
+    other = build_small(parts, **parameters)
+    other.save(file)
+    with pytest.raises(ValueError, match=r"`start_from` must be a .* mean and variance too"):
+        fit_small(build_small(parts), parts, start_from=file)
+    fit_small(build_small(parts, **parameters), parts, start_from=file, epochs=1)
     build_small(parts).save(file)
     (tmp_path / "metadata.json").write_text(json.dumps({"class_names": ["Water"]}))
     match = f"`start_from` must be .* classes AnnualCrop, .* Received: {file} with Water"

@@ -92,11 +92,11 @@ def compare_runs(
         ValueError: If there is no such run, its predictions are missing or damaged, or the runs
             were evaluated on other tiles.
     """
-    table = Path(directory) / "runs.csv"
+    table = (directory := Path(directory).expanduser()) / "runs.csv"
     sources = {runs._find(table, run, source)["source"]: run for run in (one, other)}
     if len(sources) > 1:
         raise ValueError(f"{one} and {other} are of other tiles ({sources}): pass `source`")
-    found = (_predictions(run, Path(directory), source) for run in (one, other))
+    found = (_predictions(run, directory, source) for run in (one, other))
     (names, labels, probabilities), (other_names, other_labels, other_probabilities) = found
     if differ := set(zip(names, labels, strict=True)) ^ set(
         zip(other_names, other_labels, strict=True)

@@ -71,7 +71,7 @@ def record(
         raise ValueError(f"`name` must be letters, digits and `_ . -`. Received: {name!r}")
     if len(set(validation.names)) < len(validation):
         raise ValueError("`validation` must hold each tile once.")
-    file = Path(directory) / "runs.csv"
+    file = Path(directory).expanduser() / "runs.csv"
     needed = [_find(file, run, validation.source) for run in based_on]
     epochs = int(epochs + sum(row["epochs"] for row in needed))
     seconds = float(seconds + sum(row["seconds"] for row in needed))
@@ -152,7 +152,7 @@ def table(directory: str | Path = "results", *, newest: bool = False) -> pd.Data
         FileNotFoundError: If there is no `runs.csv`.
         ValueError: If it is damaged or has other columns.
     """
-    file = Path(directory) / "runs.csv"
+    file = Path(directory).expanduser() / "runs.csv"
     if not file.is_file():
         raise FileNotFoundError(f"There is no `{file}`. Record a run first.")
     rows = _read(file)
