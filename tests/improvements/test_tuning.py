@@ -180,7 +180,7 @@ def test_failed_trial_is_reported_and_left_out(parts, options, tmp_path, capsys)
     options = {**options, "method": "grid", "trials": 9, "learning_rate": 1e-3}
     table = tuning.search(*parts, **options, space=space, directory=tmp_path / "grid")
     assert table.batch_size.tolist() == [40]
-    told = "Trial 2 failed: ValueError: `batch_size` must be a positive integer"
+    told = "Trial 2 failed: ValueError: `batch_size` must be an integer from 1"
     assert told in capsys.readouterr().out
     assert tuning.best_settings(table)[1] == {"batch_size": 40}
     with pytest.raises(ValueError, match="`trials` must hold a finished trial"):
