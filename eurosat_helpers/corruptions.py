@@ -107,6 +107,7 @@ def _shadow(images: np.ndarray, rng: Generator, depth: float) -> np.ndarray:
     return images * (1 - depth * soft * np.array([1.0, 0.92, 0.8]))
 
 
+# Other decoders are no change of pixels: `tests/benchmarks/robustness.py` decodes the files again.
 # Name of a change -> (function of images, generator and strength, its three strengths: mild,
 # medium, strong). The unit of a strength stands in the comment.
 CORRUPTIONS: dict[str, tuple[Callable[[np.ndarray, Generator, float], np.ndarray], tuple]] = {

@@ -70,7 +70,7 @@ def build_cnn(
     if num_classes < 2:
         raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}.")
     blocks = [1] * len(widths) if blocks is None else blocks
-    if not len(blocks) == len(widths) <= 5:  # a sixth would get nothing of squares of 48 pixels
+    if not 1 <= len(widths) == len(blocks) <= 5:  # squares of 48 pixels have no sixth
         received = f"at most five. Received: widths={tuple(widths)}, blocks={tuple(blocks)}."
         raise ValueError(f"`widths` and `blocks` must have one entry per stage, {received}")
     draw = random.Random(seed)
@@ -93,7 +93,7 @@ def build_cnn(
 
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
     x = RandomSymmetry(seed=next_seed(), name="augmentation-symmetry")(images)
-    if changed:
+    if changed or damaged:  # the layer checks both
         options = {"damaged": damaged, "seed": next_seed(), "name": "augmentation-appearance"}
         x = RandomAppearance(changed, **options)(x)
     x = layers.Normalization(mean=list(mean), variance=list(variance), name="normalization")(x)

@@ -27,6 +27,7 @@ import cleanlab
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 from cleanlab.filter import find_label_issues
 from experiments import BASE, logits
 from scipy.special import softmax
@@ -51,7 +52,9 @@ FINE_TUNING = {"epochs": 4, "batch_size": 64, "learning_rate": 5e-4, "weight_dec
 FINE_TUNING |= {"muon": False}
 
 
-def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.ndarray:
+def probabilities_of(
+    fold: int, tiles: data.Tiles, others: data.Tiles, strategy: tf.distribute.Strategy
+) -> np.ndarray:
     """Train on `others`, and predict `tiles`; one in twenty others chooses epoch and temperature.
 
     No smoothed labels and no mix-up: a network that must be certain of its own labels says more
@@ -63,7 +66,8 @@ def probabilities_of(fold: int, tiles: data.Tiles, others: data.Tiles) -> np.nda
         return np.load(file)
     validation = np.arange(len(others)) % 20 == 0
     train, validation = others[~validation], others[validation]
-    model = bases.build_transfer(BASE, seed=SEED + fold)
+    with strategy.scope():
+        model = bases.build_transfer(BASE, seed=SEED + fold)
     transfer.fit_head(model, train, validation, seed=SEED + fold, **HEAD)
     transfer.unfreeze(model, fixed_statistics=False)
     folder = f"checkpoints/label_audit_{file.stem}"  # a run does not know what head it began with
@@ -124,14 +128,14 @@ def cleaned(tiles: data.Tiles, table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Audit all labels, print what was found, and write the table and the picture."""
     os.chdir(Path(__file__).resolve().parent.parent)  # the paths are those of the project
-    devices.set_up(seed=SEED)
+    strategy = devices.set_up(seed=SEED)
     tiles = data.load("EuroSAT")
     if tiles.demo:
         sys.exit("Set EUROSAT_ARCHIVE to EuroSAT.zip, or put the zip into EuroSAT/.")
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
     probabilities = np.empty((len(tiles), len(tiles.class_names)), np.float32)
     for fold, (others, held) in enumerate(folds.split(tiles.labels, tiles.labels)):
-        probabilities[held] = probabilities_of(fold, tiles[held], tiles[others])
+        probabilities[held] = probabilities_of(fold, tiles[held], tiles[others], strategy)
         scores = evaluation.scores(tiles.labels[held], probabilities[held])
         print(f"fold {fold + 1} of {FOLDS}: {scores['accuracy']:.2%} of {len(held):,}", flush=True)
     print(f"cleanlab {cleanlab.__version__}, Keras {keras.__version__}")

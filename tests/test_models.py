@@ -127,6 +127,8 @@ def test_summary_looks_into_models_inside():
             "`widths` and `blocks` must have one entry per stage",
         ),
         ({"widths": (8,) * 6}, r"one entry per stage, at most five. Received: .* blocks=\(1, 1, 1"),
+        ({"widths": ()}, r"one entry per stage, at most five. Received: widths=\(\)"),
+        ({"damaged": 5.0}, "`damaged` must be"),
         ({"num_classes": 1}, "`num_classes` must be at least 2. Received: 1"),
         ({"mean": [1.0]}, "`mean` and `variance` need one number per color channel"),
     ],

@@ -260,6 +260,10 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
             "{model_name: other, start_from: saved_model/my_model}",
             "`start_from` must be the model.keras of another model: saved_model/my_model",
         ),
+        (  # of other data, but with some of its test tiles among the training tiles
+            "{model_name: other, start_from: elsewhere/model.keras, split: {seed: 1}}",
+            "`split` must be that of `start_from`, trained on some of the tiles that would",
+        ),
         ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
         ("{model_name: notes}", "saved_model/notes` is not replaced"),
     ],
@@ -268,6 +272,10 @@ def test_training_refuses_before_it_trains(run_twice, parameters, message):
     _, home, environment = run_twice
     (home / "saved_model" / "notes").mkdir(exist_ok=True)
     (home / "saved_model" / "notes" / "notes.txt").write_text("mine")
+    shutil.copytree(home / "saved_model" / "my_model", home / "elsewhere", dirs_exist_ok=True)
+    about = json.loads((home / "elsewhere" / "metadata.json").read_text())
+    about["data_source"] = "other tiles"
+    (home / "elsewhere" / "metadata.json").write_text(json.dumps(about))
     command = [sys.executable, "-m", "papermill", "training.ipynb", "results/refused.ipynb"]
     command += ["-p", "data_dir", "mine", *SMALL, "-y", parameters]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
@@ -277,14 +285,16 @@ def test_training_refuses_before_it_trains(run_twice, parameters, message):
 
 
 @pytest.mark.slow
-def test_network_that_was_not_evaluated_is_not_saved(run_twice):
+@pytest.mark.parametrize("place", ["np.allclose(now", "calibration.fit_temperature("])
+def test_network_that_was_not_trained_and_evaluated_is_not_saved(run_twice, place):
+    """Built again before it is saved, or before it is evaluated."""
     executed, home, environment = run_twice
     cells = [cell.source for cell in code_cells(executed)]
     sources = list(dict.fromkeys(cells))  # each was run twice
     built = next(source for source in sources if "models.build_cnn(" in source)
-    place = next(i for i, source in enumerate(sources) if "np.allclose(now" in source)
+    later = next(source for source in sources if place in source)
     notebook = nbformat.read(home / "training.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if cell.source == sources[place])
+    cell = next(cell for cell in notebook.cells if cell.source == later)
     cell.source = f"{built}\n{cell.source}"  # as if its cell had been run again
     nbformat.write(notebook, home / "rebuilt.ipynb")
     before = checksums(home / "saved_model" / "my_model")

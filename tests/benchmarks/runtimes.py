@@ -1,9 +1,9 @@
 """Compare the SavedModel in TensorFlow with the same graph in OpenVINO and ONNX Runtime.
 
-Run `python tests/benchmarks/runtimes.py [FOLDER]` after `pip install openvino onnxruntime tf2onnx`;
-FOLDER is that of the saved model, by default the shipped one. It takes about a minute on 2 cores.
-The runtimes take turns; the table holds medians. OpenVINO computes in bfloat16 where the processor
-can, unless it is told not to, so it is measured both ways.
+Run `python tests/benchmarks/runtimes.py [FOLDER]` after `pip install -r
+tests/benchmarks/requirements.txt`; FOLDER is that of the saved model, by default the shipped one.
+It takes about a minute on 2 cores. The runtimes take turns; the table holds medians. OpenVINO
+computes in bfloat16 where the processor can, unless it is told not to, so it is measured both ways.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Run `python -m tests.benchmarks.train` in the project's folder, where the environment variable
 EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. It takes about 40 minutes on 2
-cores; `--epochs 1` trains the plain network for one epoch and counts it forty times. After
-`pip install torch` (the CPU wheel) the steps of `tests/benchmarks/pytorch.py` follow.
+cores; `--epochs 1` trains the plain network for one epoch and counts it forty times. The steps of
+`pytorch.py` follow, after `pip install -r tests/benchmarks/requirements.txt`.
 
 The plain network is the usual first try: JPEG files read by `image_dataset_from_directory` and kept
 by `cache` (without it they are decoded each epoch, and memory peaks at 0.8 GB in place of 2.2),
