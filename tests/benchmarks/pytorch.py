@@ -1,8 +1,8 @@
 """Train the network of `models.build_cnn` in Keras and in PyTorch, turn by turn.
 
 Run `python -m tests.benchmarks.pytorch` after `pip install -r tests/benchmarks/requirements.txt`
-(the CPU wheel of PyTorch is enough). It takes about three minutes on 2 cores. Both train on the same
-batch of 128 tiles in memory, with AdamW, smoothed labels and L2, in bfloat16 where
+(the CPU wheel of PyTorch is enough). It takes about three minutes on 2 cores. Both train on the
+same batch of 128 tiles in memory, with AdamW, smoothed labels and L2, in bfloat16 where
 `devices.precision` says so; PyTorch with channels last, eager and compiled. Both turn each tile at
 random and normalize its pixels, and PyTorch does without too ("network alone"). Each turn is a
 process of its own; the table holds medians of the turns.
