@@ -5,7 +5,7 @@ variable EUROSAT_ARCHIVE names EuroSAT.zip, or the zip lies in `EuroSAT/`. NAMES
 names of the test tiles, such as TorchGeo's `eurosat-spatial-test.txt`. After it come folders of
 models that training.ipynb has saved with the same list (`split` with `test_names`), and
 `fine_tuned`, which is trained here. An interrupted training resumes, and a finished one is not
-repeated.
+repeated, except for its new head.
 
 Choices may look at the tiles whose SHA-256 of the name ends in an even digit; the others are for
 one report at the end, and all of them for comparison with other projects.
@@ -111,8 +111,8 @@ def main() -> None:
     for name in names:
         with strategy.scope():
             model = load(name, parts)
-        rows[Path(name).name] = report(model, parts)
-        print(rows[Path(name).name].round(4).to_string(), flush=True)
+        rows[os.path.relpath(name)] = row = report(model, parts)
+        print(row.round(4).to_string(), flush=True)
     print(pd.DataFrame(rows).T.round(4).to_string())
 
 

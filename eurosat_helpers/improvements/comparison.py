@@ -14,11 +14,7 @@ from eurosat_helpers.improvements import runs
 
 
 def compare(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    other_probabilities: np.ndarray,
-    *,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, other_probabilities: np.ndarray, *, seed: int = 0
 ) -> dict[str, int | float]:
     """Test whether one model is more accurate than another on the same tiles.
 

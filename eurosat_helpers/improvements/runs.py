@@ -88,27 +88,24 @@ def record(
     now = datetime.now(timezone.utc)
     row = {"name": name, "seed": int(seed), "parameters": int(parameters), "epochs": epochs}
     row |= {"seconds": seconds, "tiles": len(train)}
-    row["tiles_per_second"] = len(train) * epochs / seconds
-    row |= {"validation_tiles": scores["tiles"], "source": validation.source}
+    row |= {"tiles_per_second": len(train) * epochs / seconds, "validation_tiles": scores["tiles"]}
     row |= {score: scores[score] for score in ("accuracy", "macro_f1", "calibration_error")}
-    row["date"] = now.isoformat(timespec="seconds")
-    folder = file.parent / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
+    row |= {"source": validation.source, "date": now.isoformat(timespec="seconds")}
+    (folder := file.parent / "runs").mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(".runs.lock")):
         taken = set(_read(file)["run"])
         candidates = (f"{name}-{now:%Y-%m-%d}-{number}" for number in itertools.count(1))
         # A process that was killed leaves a file without a row.
         taken |= {path.stem for path in folder.glob("*.npz")}
         row["run"] = next(run for run in candidates if run not in taken)
-        packed = io.BytesIO()
-        arrays = {"names": validation.names, "labels": labels, "probabilities": probabilities}
-        np.savez_compressed(packed, **arrays)
-        files.write(folder / f"{row['run']}.npz", packed.getvalue())
+        npz = io.BytesIO()
+        np.savez_compressed(npz, names=validation.names, labels=labels, probabilities=probabilities)
+        files.write(folder / f"{row['run']}.npz", npz.getvalue())
         table = pd.DataFrame([row], columns=list(COLUMNS))
-        before = file.read_text("utf-8") if file.exists() else ",".join(COLUMNS) + "\n"
+        before = file.read_bytes() if file.exists() else (",".join(COLUMNS) + "\n").encode()
         # A float is written so that it is read back as the same float.
         line = table.to_csv(index=False, header=False, lineterminator="\n")
-        files.write(file, (before + line).encode())
+        files.write(file, before + line.encode(errors="surrogateescape"))
     return table
 
 
@@ -168,7 +165,9 @@ def _read(file: Path) -> pd.DataFrame:
     text = file.read_bytes() if file.exists() else (",".join(COLUMNS) + "\n").encode()
     try:
         # Without `na_filter` a name may be "None"; a parser of floats could round.
-        rows = pd.read_csv(io.BytesIO(text), dtype=object, na_filter=False)
+        rows = pd.read_csv(
+            io.BytesIO(text), dtype=object, na_filter=False, encoding_errors="surrogateescape"
+        )
         if list(rows) != list(COLUMNS) or rows.index.dtype != int:  # longer rows become an index
             raise ValueError(f"its columns are {', '.join(rows)}")
         rows = rows.astype(COLUMNS)

@@ -104,9 +104,10 @@ def _rows(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _table(folder: Path) -> pd.DataFrame:
-    """Read the finished trials, the best first."""
-    table = pd.DataFrame(_rows(folder), columns=["trial", *_FIT, *_NETWORK, *_SCORES])
+def _table(folder: Path, trials: int) -> pd.DataFrame:
+    """Read the finished ones of so many trials, the best first."""
+    rows = [row for row in _rows(folder) if row["trial"] <= trials]
+    table = pd.DataFrame(rows, columns=["trial", *_FIT, *_NETWORK, *_SCORES])
     table = table.astype({"hidden_width": "Int64"}).sort_values(
         ["val_accuracy", "parameters", "trial"], ascending=[False, True, True], ignore_index=True
     )

@@ -44,7 +44,8 @@ def search(
     Several processes or machines share a search through KerasTuner's environment variables
     KERASTUNER_TUNER_ID ("chief", or any other name for a worker), KERASTUNER_ORACLE_IP and
     KERASTUNER_ORACLE_PORT, and a `directory` that all see. The chief hands out the trials and
-    trains none. "bayesian" and "hyperband" then depend on which trial ends first.
+    trains none; it waits for a worker that dies until one of the same name is started. "bayesian"
+    and "hyperband" then depend on which trial ends first.
 
     Args:
         train: The training tiles.
@@ -54,7 +55,7 @@ def search(
             default: pass a small `space`. "bayesian" draws four, then follows the upper confidence
             bound of a Gaussian process (Snoek et al., arXiv 1206.2944). "hyperband" trains many
             settings for few epochs and the best again, from scratch, for more (Li et al., arXiv
-            1603.06560).
+            1603.06560). These two need a continuous range: a small `space` ends them early.
         trials: Maximum number of settings; a longer training in "hyperband" is another trial.
         epochs: Passes over `train` in each trial; the maximum of a trial in "hyperband".
         directory: Folder of searches. Each has its own folder there, named by the method and a
@@ -80,6 +81,7 @@ def search(
     for name, value, least in (("trials", trials, 1), ("epochs", epochs, 1), ("seed", seed, 0)):
         if not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"`{name}` must be an integer from {least}. Received: {value!r}")
+    trials, epochs, seed = int(trials), int(epochs), int(seed)
     space = space or _default_space()
     names = [setting.name for setting in space.space]
     if unknown := sorted(set(names) - {*_SETTINGS}):
@@ -89,7 +91,9 @@ def search(
     bind = inspect.signature(training.fit).bind
     bind(None, train, validation, epochs=epochs, seed=seed, **searched, **fixed)
 
-    known = dict(fixed)  # a file and an array by their content
+    known = {name: value for name, value in fixed.items() if name not in training.NO_SETTINGS}
+    if isinstance(weights := known.get("class_weight"), dict):
+        known["class_weight"] = sorted((int(label), float(x)) for label, x in weights.items())
     if known.get("start_from") is not None:
         known["start_from"] = hashlib.sha256(Path(known["start_from"]).read_bytes()).hexdigest()
     if known.get("hints") is not None:
@@ -119,7 +123,10 @@ def search(
         if trial.status == "FAILED":
             reason = (trial.message or "see its worker").strip().splitlines()[-1]
             print(f"Trial {int(trial.trial_id) + 1} failed: {reason}")
-    return trial_files._table(folder)
+    table = trial_files._table(folder, trials)
+    if len(table) < trials:
+        print(f"{len(table)} of {trials} trials: the others failed or would repeat settings.")
+    return table
 
 
 def best_settings(trials: pd.DataFrame) -> tuple[dict[str, object], dict[str, object]]:
@@ -139,9 +146,8 @@ def best_settings(trials: pd.DataFrame) -> tuple[dict[str, object], dict[str, ob
     best = trials.loc[trials["val_accuracy"].idxmax()]
     real = ("learning_rate", "dropout", "l2")
     names = [name for name in _SETTINGS if pd.notna(best.get(name))]
-    return trial_files._keywords(
-        {name: (float if name in real else int)(best[name]) for name in names}
-    )
+    values = {name: (float if name in real else int)(best[name]) for name in names}
+    return trial_files._keywords(values)
 
 
 def _default_space() -> keras_tuner.HyperParameters:

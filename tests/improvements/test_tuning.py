@@ -148,6 +148,33 @@ def test_other_first_weights_or_hints_are_another_search(again, tmp_path, monkey
     assert len(list(again.folder.parent.iterdir())) == 1 + 3
 
 
+def test_numbers_of_numpy_and_folders_of_curves_are_no_other_search(again, monkeypatch, tmp_path):
+    monkeypatch.setattr(trial_files._Tuner, "search", lambda *_, **__: None)
+    weights = dict.fromkeys(range(10), 1.5)
+    again(class_weight=weights)
+    before = set(again.folder.parent.iterdir())
+    strange = {np.int64(label): np.float64(1.5) for label in range(10)}
+    again(class_weight=strange, epochs=np.int64(1), seed=np.int64(0), log_dir=tmp_path / "logs")
+    assert set(again.folder.parent.iterdir()) == before
+
+
+def test_fewer_trials_return_the_first_ones(again, searched, capsys):
+    table = again(trials=1)
+    assert table.trial.tolist() == [1]
+    assert "trials: the others" not in capsys.readouterr().out
+    assert len(again(trials=2)) == len(searched[1])
+
+
+def test_search_that_ends_early_says_so(parts, options, tmp_path, capsys):
+    space = keras_tuner.HyperParameters()
+    space.Choice("batch_size", [40])
+    space.Choice("stages", [1])
+    space.Choice("width", [4, 8])
+    options = {**options, "method": "grid", "trials": 5, "learning_rate": 1e-3}
+    assert len(tuning.search(*parts, **options, space=space, directory=tmp_path)) == 2
+    assert "2 of 5 trials: the others failed or would repeat settings." in capsys.readouterr().out
+
+
 def test_names_of_files_need_not_be_text(parts):
     tiles = parts[1]
     names = [os.fsdecode(f"Forest/caf\xe9_{place}.jpg".encode("latin-1")) for place in range(3)]
