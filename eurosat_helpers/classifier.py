@@ -116,7 +116,7 @@ class Classifier:
             "calibration error": f"{test['calibration_error']:.4f}",
             "parameters": f"{about['parameters']:,}",
             "training": f"{about['epochs']} epochs, {about['seconds'] / 60:.1f} minutes",
-            "hardware": about["hardware"],
+            **dict(zip(("hardware", "precision"), about["hardware"].rsplit(", ", 1), strict=False)),
             "saved": f"{about['date']:.10}, TensorFlow {about['versions']['tensorflow']}",
             "unsure": f"confidence below {about['confidence_threshold']['threshold']:.3f}",
             "unfamiliar": f"above {about['unfamiliarity_threshold']['threshold']:.2f}",

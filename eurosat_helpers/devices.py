@@ -43,8 +43,9 @@ def hardware() -> str:
     if names := [gpu.get("device_name", "GPU") for gpu in _gpus()]:
         return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
-    processor = found[1].strip() if found else platform.processor() or platform.machine()
-    return f"{processor}, {os.cpu_count()} cores"
+    processor = found[1] if found else platform.processor() or platform.machine()
+    name = re.sub(r"\((R|TM)\)| \d+-Core.*| Processor", "", processor)
+    return f"{name.strip()}, {os.cpu_count()} cores"
 
 
 def precision() -> str:

@@ -507,6 +507,7 @@ def test_card_tells_data_accuracy_and_cost_in_short_lines(classifier):
     assert facts["data"] == "demo tiles"
     assert facts["test accuracy"] == "98.50% of 3 tiles"
     assert facts["95% interval"] == "98.00% to 99.00%"
+    assert f"{facts['hardware']}, {facts['precision']}" == classifier.metadata["hardware"]
     assert facts["training"] == "3 epochs, 1.5 minutes"
     limits = classifier.metadata
     confidence, distance = limits["confidence_threshold"], limits["unfamiliarity_threshold"]

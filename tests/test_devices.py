@@ -58,6 +58,25 @@ def test_processor_is_named(monkeypatch, tmp_path):
     assert devices.precision() == "mixed_bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("Intel(R) Xeon(R) Processor", "Intel Xeon"),
+        ("Intel(R) Xeon(R) Gold 6348 CPU @ 2.60GHz", "Intel Xeon Gold 6348 CPU @ 2.60GHz"),
+        ("AMD EPYC 9B45 128-Core Processor", "AMD EPYC 9B45"),
+        ("AMD Ryzen Threadripper PRO 5995WX 64-Cores", "AMD Ryzen Threadripper PRO 5995WX"),
+        ("12th Gen Intel(R) Core(TM) i7-12700H", "12th Gen Intel Core i7-12700H"),
+    ],
+)
+def test_name_of_the_processor_fits_a_table(monkeypatch, tmp_path, given, named):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+    devices.CPUINFO.write_text(f"model name\t: {given}\n")
+    assert devices.hardware() == f"{named}, 128 cores"
+    assert len(devices.hardware()) <= 50  # where pandas cuts
+
+
 def test_gpu_memory_is_taken_as_needed_unless_the_user_says_otherwise():
     program = "import os, eurosat_helpers; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
     for given, used in ({}, "true"), ({"TF_FORCE_GPU_ALLOW_GROWTH": "false"}, "false"):
