@@ -42,10 +42,9 @@ def hardware() -> str:
     """Name the hardware, such as "2 x NVIDIA H200" or "AMD EPYC 7B13, 8 cores"."""
     if names := [gpu.get("device_name", "GPU") for gpu in _gpus()]:
         return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
-    processor = found[1] if found else platform.processor() or platform.machine()
-    name = re.sub(r"\((R|TM)\)| \d+-Core.*| Processor", "", processor)
-    return f"{name.strip()}, {os.cpu_count()} cores"
+    found = re.search(r"model name\s*:\s*(.*\S)", _cpuinfo())
+    name = found[1] if found else platform.processor() or platform.machine()
+    return re.sub(r"\((R|TM)\)| \d+-Core.*| Processor", "", name) + f", {os.cpu_count()} cores"
 
 
 def precision() -> str:
