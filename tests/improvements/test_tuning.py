@@ -406,7 +406,7 @@ def test_chief_and_two_workers_share_a_search(
     trained = [re.findall(r"trial (\d)/4:", text) for text in (ours, theirs)]
     assert all(trained), "a worker had nothing to do"
     assert sorted(trained[0] + trained[1]) == ["1", "2", "3", "4"]
-    assert sorted(trial_files._table(folder).trial) == [1, 2, 3, 4]
+    assert sorted(trial_files._table(folder, 4).trial) == [1, 2, 3, 4]
     for name in (*place, "KERASTUNER_TUNER_ID"):
         monkeypatch.delenv(name)
     tuning.search(*parts, **options)
