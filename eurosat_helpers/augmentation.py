@@ -56,11 +56,11 @@ class RandomAppearance(layers.Layer):
     Args:
         share: Share of each batch that is changed, rounded: its first images, since batches of the
             training are shuffled. The others stay as they are, and cost nothing.
-        damaged: Share of the changed images whose noise is grey, and of those that lose pixels.
+        damaged: Share of the changed images whose noise is gray, and of those that lose pixels.
         seed: Seed of the draws; `None` takes one from Keras' global seed.
     """
 
-    AIR = (12.0, 23.9, 40.7)  # grey levels that clear air adds to dark ground, on balance
+    AIR = (12.0, 23.9, 40.7)  # gray levels that clear air adds to dark ground, on balance
     SHADE = (1.0, 0.95, 0.85)  # what is left in the shade is skylight, which is blue
     BLUR = (0.0625, 0.25, 0.375, 0.25, 0.0625)  # binomial: a standard deviation of one pixel
 

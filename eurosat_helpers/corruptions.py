@@ -2,7 +2,7 @@
 
 The idea and most names are those of Hendrycks and Dietterich, "Benchmarking Neural Network
 Robustness to Common Corruptions and Perturbations" (arXiv 1903.12261); strengths and physics are
-those of Sentinel-2 tiles, whose grey level 255 stands for a reflectance of 0.275. These changes
+those of Sentinel-2 tiles, whose gray level 255 stands for a reflectance of 0.275. These changes
 measure. Training draws its own, in `augmentation`.
 """
 
@@ -16,9 +16,9 @@ from numpy.random import Generator
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-# What a clear atmosphere adds to dark ground, on balance, in grey levels: Rayleigh scattering falls
+# What a clear atmosphere adds to dark ground, on balance, in gray levels: Rayleigh scattering falls
 # with the fourth power of the wavelength (665, 560 and 490 nm for red, green and blue), and
-# top-of-atmosphere red is about 12 grey levels brighter than surface red.
+# top-of-atmosphere red is about 12 gray levels brighter than surface red.
 _AIR = 12 * (665 / np.array([665.0, 560.0, 490.0])) ** 4
 
 
@@ -91,8 +91,8 @@ def _contrast(images: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _saturation(images: np.ndarray, factor: float) -> np.ndarray:
-    grey = images @ np.array([0.299, 0.587, 0.114])
-    return grey[..., None] + factor * (images - grey[..., None])
+    gray = images @ np.array([0.299, 0.587, 0.114])
+    return gray[..., None] + factor * (images - gray[..., None])
 
 
 def _thin_cloud(images: np.ndarray, rng: Generator, opacity: float) -> np.ndarray:
@@ -114,7 +114,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[np.ndarray, Generator, float], np.ndarray
     # saved again: quality
     "jpeg": (lambda x, _, q: _saved_as(x, format="JPEG", quality=q), (90, 75, 50)),
     "webp": (lambda x, _, q: _saved_as(x, format="WEBP", quality=q), (90, 75, 50)),
-    # optics and sensor: pixels, percent, grey levels, share of the square root
+    # optics and sensor: pixels, percent, gray levels, share of the square root
     "gaussian blur": (
         lambda x, _, s: ndimage.gaussian_filter(x, (0, s, s, 0), output=float),
         (0.5, 0.75, 1.0),

@@ -155,7 +155,7 @@ class Explorer(widgets.VBox):
         title = f"{name}, {decoded.width} x {decoded.height} pixels"
         title += ", scaled" if decoded.size != images.shape[1:3] else ""
         if answer["unfamiliarity"][0] > limits["unfamiliarity_threshold"]["threshold"]:
-            title += ", unfamiliar: do not use the answer"
+            title += ", unfamiliar: check the answer"
         self._show(images[0], answer["probabilities"][0], title)
 
     def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:

@@ -51,7 +51,7 @@ def build_cnn(
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
         changed: Share of the tiles that `RandomAppearance` changes in training.
-        damaged: Share of these whose noise is grey, and of those that lose pixels.
+        damaged: Share of these whose noise is gray, and of those that lose pixels.
         seed: Seed of the initial weights, augmentation and dropout: the same seed gives the same
             network each time. `None` takes seeds from Keras' global one, other ones each time.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 # What a clear atmosphere does to red, green and blue light from the ground (level 2A) on its way to
-# the satellite (level 1C, as EuroSAT): it lets a share through and adds haze, in grey levels. From
+# the satellite (level 1C, as EuroSAT): it lets a share through and adds haze, in gray levels. From
 # Rayleigh scattering (optical depth: Hansen and Travis 1974; path reflectance: single scattering;
 # transmittance: Tanré et al. 1979) and 300 DU of ozone, the sun 40 degrees from the zenith.
 LET_THROUGH = (0.912, 0.836, 0.818)
 HAZE = (16.1, 32.4, 56.0)
-# Grey level: percentile 0.5 of blue is at least 51 in each tile of EuroSAT. In images without haze
+# Gray level: percentile 0.5 of blue is at least 51 in each tile of EuroSAT. In images without haze
 # it is below this one, unless all in them is bright.
 HAZELESS = 45
 
@@ -41,7 +41,7 @@ def measure(images: np.ndarray) -> np.ndarray:
 def as_level_1c(images: np.ndarray) -> np.ndarray:
     """Add a clear atmosphere to level 2A, which the training tiles have.
 
-    Grey levels uint8 `(N, height, width, 3)`: 1 is a reflectance of 0, 0 in all bands no data.
+    Gray levels uint8 `(N, height, width, 3)`: 1 is a reflectance of 0, 0 in all bands no data.
     """
     ground = (images - np.float32(1)) * np.float32(LET_THROUGH)
     hazy = np.clip(np.rint(1 + ground + np.float32(HAZE)), 1, 255).astype("uint8")
@@ -52,7 +52,7 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
     """Say what may be wrong with images as a whole, by their values alone.
 
     Looked for: images that are all black; values scaled to 0-1 or 0-10; and from 20 images on an
-    offset of 1000 left in, which is 92 grey levels that no pixel is below (in EuroSAT's tiles of
+    offset of 1000 left in, which is 92 gray levels that no pixel is below (in EuroSAT's tiles of
     any class, fewer than one in ten has no such pixel), and the first of: each image stretched for
     display, told by a value up to 5 and one from 250 on in most images (8 of the 27,000 tiles of
     EuroSAT have both); red and blue swapped, told by blue that varies more than red within most

@@ -3,10 +3,10 @@
 Run `python examples/many_scenes.py maps scene1.tif scene2.tif ...`, with the address of a
 scheduler in DASK_SCHEDULER to use its workers, which must see the same files. The scenes must say
 what their numbers mean: scale, offset and level, as products and what `scenes.fetch` writes do. It
-needs `pip install distributed`. A scene whose worker dies goes to another one; a map is written
-completely or not at all, so running the command again does only what is missing, or was mapped by
-another model. The name of a map is that of the folder and of the scene, and a mark of the complete
-path.
+needs `.venv/bin/pip install distributed`. A scene whose worker dies goes to another one; a map is
+written completely or not at all, so running the command again does only what is missing, or was
+mapped by another model. The name of a map is that of the folder and of the scene, and a mark of the
+complete path.
 """
 
 from __future__ import annotations

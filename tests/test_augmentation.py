@@ -67,7 +67,7 @@ def test_random_appearance_changes_its_share_and_leaves_the_others_as_they_are()
     assert len(np.unique(drawn[changed], axis=0)) == changed.sum()
 
 
-def test_random_appearance_gives_some_images_grey_noise_and_some_lost_pixels():
+def test_random_appearance_gives_some_images_gray_noise_and_some_lost_pixels():
     flat = np.full((2000, 16, 16, 3), 120, np.float32)
     drawn = augmentation.RandomAppearance(1, damaged=0.4, seed=1)(flat, training=True).numpy()
     lost = ((drawn == 255) | (drawn == 1)).mean(axis=(1, 2, 3))
@@ -75,9 +75,9 @@ def test_random_appearance_gives_some_images_grey_noise_and_some_lost_pixels():
     assert 0.02 < np.quantile(lost, 0.995) <= 0.06
     whole = drawn[lost == 0]
     varies = whole - whole.mean(axis=(1, 2), keepdims=True)
-    grey = np.abs(varies - varies.mean(axis=-1, keepdims=True)).max(axis=(1, 2, 3)) < 3
+    gray = np.abs(varies - varies.mean(axis=-1, keepdims=True)).max(axis=(1, 2, 3)) < 3
     noisy = whole.std(axis=(1, 2)).max(axis=1) > 4
-    assert 0.3 < grey[noisy].mean() < 0.55
+    assert 0.3 < gray[noisy].mean() < 0.55
     drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
     assert ((drawn == 255) | (drawn == 1)).mean() < 1e-3
 
@@ -95,7 +95,7 @@ def test_random_appearance_varies_the_light_smoothly_over_some_images():
     flat = np.full((1000, 64, 64, 3), 120, np.float32)
     drawn = augmentation.RandomAppearance(1, seed=1)(flat, training=True).numpy()
     quarters = drawn.reshape(1000, 4, 16, 4, 16, 3).mean(axis=(2, 4, 5)).reshape(1000, 16)
-    uneven = np.ptp(quarters, axis=1) > 8  # grey levels; noise averages out
+    uneven = np.ptp(quarters, axis=1) > 8  # gray levels; noise averages out
     assert 0.2 < uneven.mean() < 0.6
     # Shade darkens by at most a half, and a veil brightens by at most 0.35 of what is left.
     assert np.ptp(quarters, axis=1).max() < 120

@@ -203,9 +203,9 @@ def test_scene_whose_pixels_with_data_do_not_cover_the_box_is_not_taken(service,
 
 def test_scene_is_read_from_its_address(service):
     addresses = [f"{service.address}/{color}.tif" for color in ("red", "green", "blue")]
-    grey, valid = opening.open_scene(addresses, scale=1e-4, offset=-0.1).read()
+    gray, valid = opening.open_scene(addresses, scale=1e-4, offset=-0.1).read()
     expected = 1 + (service.pixels[0] * 1e-4 - 0.1) * 254 / 0.275
-    np.testing.assert_allclose(grey[..., 0], expected.clip(1, 255), atol=0.51)
+    np.testing.assert_allclose(gray[..., 0], expected.clip(1, 255), atol=0.51)
     assert valid.all()
     with pytest.raises(ValueError, match=r"a raster that GDAL reads\. Received: .*nothing.tif"):
         opening.open_scene(f"{service.address}/nothing.tif")

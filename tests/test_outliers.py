@@ -95,7 +95,7 @@ def test_detector_shares_the_layers_of_the_model_in_the_graph_that_is_served(mod
     assert len(convolutions) == len(own)
 
 
-def test_changed_tiles_are_whole_grey_levels_and_seeded(demo_tiles):
+def test_changed_tiles_are_whole_gray_levels_and_seeded(demo_tiles):
     first, same = (outliers._changed(demo_tiles[:20], seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, same)
     np.testing.assert_array_equal(first, np.round(first))

@@ -54,7 +54,7 @@ def write(file, pixels, *, tags=None, descriptions=None, mask=None, **options):
 
 
 def numbers(mosaic, scale=1e-4, offset=0.0):
-    """Digital numbers of a product whose grey levels are those of the mosaic."""
+    """Digital numbers of a product whose gray levels are those of the mosaic."""
     return np.rint(((mosaic - 1.0) * 0.275 / 254 - offset) / scale)
 
 
@@ -126,8 +126,8 @@ def test_lossless_jp2_is_read_as_the_same_scene(mosaic, tmp_path):
     layers = [numbers(mosaic)[..., index].astype(np.uint16) for index in range(3)]
     names = [tmp_path / f"T30UVC_{band}.jp2" for band in opening.BANDS]
     files = [write(name, one, **options) for name, one in zip(names, layers, strict=True)]
-    grey, valid = opening.open_scene(files, scale=1e-4).read()
-    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+    gray, valid = opening.open_scene(files, scale=1e-4).read()
+    np.testing.assert_array_equal(gray, np.maximum(mosaic, 1))
     assert valid.all()
 
 
@@ -163,7 +163,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("kind", PRODUCTS)
-def test_every_product_gives_the_grey_levels_of_the_makers(classifier, mosaic, tmp_path, kind):
+def test_every_product_gives_the_gray_levels_of_the_makers(classifier, mosaic, tmp_path, kind):
     dtype, (scale, offset), arguments = PRODUCTS[kind]
     tags = (1e-4, 0.0) if arguments else (scale, offset)
     product = write(
@@ -176,7 +176,7 @@ def test_every_product_gives_the_grey_levels_of_the_makers(classifier, mosaic, t
     options = {"stride": 64, "level": "L1C", **arguments}
     found = scenes.classify(product, classifier, tmp_path / "map.tif", **options)
     expected = classifier.predict(np.stack(np.split(mosaic[:64], 4, axis=1)))
-    # Thousandths of the reflectance are as wide as a grey level.
+    # Thousandths of the reflectance are as wide as a gray level.
     tolerance = 0.3 if scale == 1e-3 else 0.05
     np.testing.assert_allclose(found.confidence[0], expected.max(axis=1), atol=tolerance)
 
@@ -184,11 +184,11 @@ def test_every_product_gives_the_grey_levels_of_the_makers(classifier, mosaic, t
 def test_reading_is_the_scaling_of_the_makers(tmp_path):
     digital = np.tile(np.arange(0, 4096, dtype=np.uint16).reshape(64, 64, 1), 3)
     file = write(tmp_path / "scene.tif", digital, tags=(1e-4, 0.0))
-    grey, valid = opening.open_scene(file).read()
+    gray, valid = opening.open_scene(file).read()
     # gdal_translate -scale 0 2750 1 255
     expected = np.clip(np.rint(1 + digital * (254 / 2750)), 1, 255)
     expected[0, 0] = 0  # the digital number 0 stands for no data
-    np.testing.assert_array_equal(grey, expected)
+    np.testing.assert_array_equal(gray, expected)
     assert (~valid).sum() == 1
 
 
@@ -237,9 +237,9 @@ def test_safe_folder_is_read_with_the_offset_of_its_metadata(mosaic, tmp_path, l
     assert scene.level == level
     by_metadata = opening.open_scene(folder / f"MTD_MSI{level}.xml")  # as SNAP and QGIS open it
     assert by_metadata.identity() == scene.identity()
-    grey, valid = scene.read()
+    gray, valid = scene.read()
     assert not valid[:5].any()
-    np.testing.assert_array_equal(grey[5:], np.maximum(mosaic, 1)[5:])
+    np.testing.assert_array_equal(gray[5:], np.maximum(mosaic, 1)[5:])
     (images / f"T32_2022_B03{suffix}.tif").unlink()
     with pytest.raises(ValueError, match=r"one file each of B04, B03, B02"):
         opening.open_scene(folder)
@@ -310,9 +310,9 @@ def test_haze_is_added_where_there_is_none(classifier, mosaic, tmp_path):
     clear = np.rint((numbers(hazy) - haze) / pixels.LET_THROUGH)
     source = write(tmp_path / "clear.tif", clear.astype(np.int16), tags=(1e-4, 0.0))
     scene = opening.open_scene(source, level="L2A")
-    grey, _ = scene.as_level_1c(np.empty((0, 3))).read()
-    assert np.abs(grey.astype(int) - hazy).max() <= 1  # rounded once more
-    expected, output = classifier.serve(grey[None, :64, :64]), tmp_path / "map.tif"
+    gray, _ = scene.as_level_1c(np.empty((0, 3))).read()
+    assert np.abs(gray.astype(int) - hazy).max() <= 1  # rounded once more
+    expected, output = classifier.serve(gray[None, :64, :64]), tmp_path / "map.tif"
     with pytest.warns(UserWarning, match=r"Its darkest blue is that of level 2A.*pass `level`"):
         guessed = scenes.classify(source, classifier, output, stride=64)
     with rasterio.open(output) as file:
@@ -361,8 +361,8 @@ def test_three_band_files_and_described_bands_are_the_same_scene(mosaic, tmp_pat
         named = write(tmp_path / f"named{number}.tif", mosaic[..., ::-1], descriptions=words)
         sources.append((named, {}))
     for source, options in sources:
-        grey, _ = opening.open_scene(source, **options, **GREY).read()
-        np.testing.assert_array_equal(grey, expected)
+        gray, _ = opening.open_scene(source, **options, **GREY).read()
+        np.testing.assert_array_equal(gray, expected)
     with pytest.raises(ValueError, match=r"must be B04, B03, B02\. Received: .*B02.tif for B04"):
         opening.open_scene(files[::-1], **GREY)
     with pytest.raises(ValueError, match=r"of one grid and of one band each, .*, bands: 3; "):
@@ -390,15 +390,15 @@ def test_three_files_in_another_order_are_refused(mosaic, tmp_path, names, descr
     ]
     with pytest.raises(ValueError, match=r"must be B04, B03, B02\. .* for B04; it says B02"):
         opening.open_scene(files, **GREY)
-    grey, _ = opening.open_scene(files[::-1], **GREY).read()
-    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+    gray, _ = opening.open_scene(files[::-1], **GREY).read()
+    np.testing.assert_array_equal(gray, np.maximum(mosaic, 1))
 
 
 def test_names_that_count_files_say_no_band(mosaic, tmp_path):
     names = "b1", "b2", "b3"
     files = [write(tmp_path / f"{name}.tif", mosaic[..., i]) for i, name in enumerate(names)]
-    grey, _ = opening.open_scene(files, **GREY).read()
-    np.testing.assert_array_equal(grey, np.maximum(mosaic, 1))
+    gray, _ = opening.open_scene(files, **GREY).read()
+    np.testing.assert_array_equal(gray, np.maximum(mosaic, 1))
 
 
 def test_home_and_packed_files_are_found_alone_and_in_a_list(mosaic, tmp_path, monkeypatch):
@@ -514,9 +514,9 @@ def test_a_single_number_of_no_data_is_dark_ground_in_integers_alone(mosaic, tmp
     pixels[9:12] = 0
     for nodata in (0, None):
         file = write(tmp_path / "scene.tif", pixels, nodata=nodata)
-        grey, valid = opening.open_scene(file, **GREY).read()
+        gray, valid = opening.open_scene(file, **GREY).read()
         np.testing.assert_array_equal(valid[:, 0], (np.arange(192) < 9) | (np.arange(192) >= 12))
-        np.testing.assert_array_equal(grey, np.where(valid[..., None], np.maximum(pixels, 1), 0))
+        np.testing.assert_array_equal(gray, np.where(valid[..., None], np.maximum(pixels, 1), 0))
     pixels = pixels.astype("float32")
     file = write(tmp_path / "scene.tif", pixels, nodata=0)
     assert not opening.open_scene(file, **GREY).read()[1][:12].any()
@@ -544,11 +544,11 @@ def test_gaps_of_floats_are_no_ground_though_nothing_says_so(mosaic, tmp_path, g
     file = write(tmp_path / "scene.tif", pixels)
     for level in ("L1C", "L2A"):
         scene = opening.open_scene(file, scale=scale, level=level).as_level_1c(np.empty((0, 3)))
-        grey, valid = scene.read()
+        gray, valid = scene.read()
         assert not valid[:5].any()
         assert valid[5].all() == (gap == 0)
         assert valid[6:].all()
-        assert (grey[~valid] == 0).all()
+        assert (gray[~valid] == 0).all()
     silent = opening.open_scene(file, scale=scale)
     seen, there = silent.read()
     assert silent.as_level_1c(seen[there][:500]).level == "L1C"
@@ -855,8 +855,8 @@ def test_dolomites(classifier, tmp_path):
     names = np.array(classifier.class_names)[found.classes]
     assert (names[-4:, -6:] == "Forest").mean() > 0.8  # in the south-east
     assert (names[27:, :3] == "Residential").mean() > 0.7  # Cortina
-    grey, _ = opening.open_scene(source).read()
-    whole = grey[: 29 * 32, : 33 * 32].reshape(29, 32, 33, 32, 3).mean(axis=(1, 3, 4))
+    gray, _ = opening.open_scene(source).read()
+    whole = gray[: 29 * 32, : 33 * 32].reshape(29, 32, 33, 32, 3).mean(axis=(1, 3, 4))
     unfamiliar = found.unfamiliarity[:29, :33] > 1
     assert unfamiliar[whole > 190].mean() > 0.75  # rock and cloud
     assert unfamiliar[whole < 110].mean() < 0.1

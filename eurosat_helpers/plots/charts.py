@@ -23,7 +23,7 @@ def robustness(table: pd.DataFrame, *, title: str = "Robustness") -> Figure:
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # not 82.5 %
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set(xlabel="share of the tiles, or of the sure answers")
+    axes.set(xlabel="share of the tiles (diamonds: of the sure answers)")
     plt.setp(axes.get_yticklabels(), **PLAIN)
     figure.suptitle(title, **PLAIN)
     return figure

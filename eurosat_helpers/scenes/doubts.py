@@ -7,12 +7,12 @@ import numpy as np
 from eurosat_helpers.scenes.scene import WHITE, Scene
 
 PIXEL = 10.0  # metres on the ground of EuroSAT's pixels
-DARK = 80  # grey level; in red, the darkest pixels of a scene are far below it
-BRIGHT = 30  # grey level; in one of the bands, the brightest pixels of land are far above it
+DARK = 80  # gray level; in red, the darkest pixels of a scene are far below it
+BRIGHT = 30  # gray level; in one of the bands, the brightest pixels of land are far above it
 
 
 def find(scene: Scene, overview: np.ndarray) -> list[str]:
-    """Say what looks wrong; `overview` holds grey levels of pixels with data, `(N, 3)`."""
+    """Say what looks wrong; `overview` holds gray levels of pixels with data, `(N, 3)`."""
     found, metres, name = [], scene.pixel_metres(), scene.files[0].name
     if scene.said_by == "assumed":
         found.append(

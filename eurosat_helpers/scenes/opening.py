@@ -160,7 +160,7 @@ def _assumed(
                 f"its white depends on it: {TRUE_COLOR}. Received: {file.name}."
             )
         return "name", (TRUE_COLOR[level] / 255,) * 3, (0.0,) * 3
-    if kind == np.uint8:  # EuroSAT's own grey levels
+    if kind == np.uint8:  # EuroSAT's own gray levels
         return "assumed", (WHITE / 254,) * 3, (-WHITE / 254,) * 3
     return "assumed", (1.0 if kind.kind == "f" else 1e-4,) * 3, (0.0,) * 3
 

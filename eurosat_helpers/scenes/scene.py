@@ -1,7 +1,7 @@
-"""A Sentinel-2 scene as grey levels of EuroSAT's tiles.
+"""A Sentinel-2 scene as gray levels of EuroSAT's tiles.
 
 EuroSAT's makers scaled the digital numbers 0 to 2750 of L1C products to 1 to 255 (gdal_translate
--scale 0 2750 1 255), so grey level 1 stands for a reflectance of 0 and 255 for 0.275. Level 1C is
+-scale 0 2750 1 255), so gray level 1 stands for a reflectance of 0 and 255 for 0.275. Level 1C is
 what the satellite sees, with the haze of the air; level 2A is the surface alone.
 """
 
@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from eurosat_helpers import pixels
 
-WHITE = 0.275  # reflectance of grey level 255
+WHITE = 0.275  # reflectance of gray level 255
 LEAST = -0.5  # reflectance; that of ground at level 2A may be a little below 0
 DEGREE = 111_320.0  # metres of a degree of latitude
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
@@ -60,7 +60,7 @@ class Scene:
         """Read a window, or all of the scene, at full resolution or as an overview of `shape`.
 
         Returns:
-            Grey levels uint8 `(height, width, 3)`, 1 to 255 and 0 where there is no data; and which
+            Gray levels uint8 `(height, width, 3)`, 1 to 255 and 0 where there is no data; and which
             pixels have data, bool `(height, width)`: all three numbers if they are floating-point,
             else one of them, since 0 may be dark ground too (but none is far below 0).
 
@@ -96,13 +96,13 @@ class Scene:
                 has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
             if has is not None:
                 present = has if present is None else present | has
-            layers.append(_grey(numbers, scale, offset))
+            layers.append(_gray(numbers, scale, offset))
         if present is not None:
             valid &= present
-        grey = np.stack(layers, axis=-1)
+        gray = np.stack(layers, axis=-1)
         if not valid.all():
-            grey[~valid] = 0
-        return grey, valid
+            gray[~valid] = 0
+        return gray, valid
 
     def paths(self) -> list[Path]:
         """List all files that belong to the scene, whatever names or addresses it was opened by."""
@@ -120,7 +120,7 @@ class Scene:
         Where the level is not known, the darkest blue decides: pixels so dark are seen without air.
 
         Args:
-            overview: Grey levels of pixels with data, `(N, 3)`.
+            overview: Gray levels of pixels with data, `(N, 3)`.
 
         Returns:
             The scene with its level and, at level 2A, other scales and offsets.
@@ -161,10 +161,10 @@ class Scene:
         return tuple(metres)
 
 
-def _grey(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:
-    """Turn digital numbers into grey levels, uint8 from 1 to 255."""
+def _gray(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:
+    """Turn digital numbers into gray levels, uint8 from 1 to 255."""
     if numbers.dtype in (np.uint8, np.uint16):  # a table takes a fraction of the time
         table = np.arange(np.iinfo(numbers.dtype).max + 1, dtype="float32")
-        return _grey(table, scale, offset)[numbers]
-    grey = 1 + (numbers.astype("float32") * scale + offset) * (254 / WHITE)
-    return np.clip(np.rint(np.nan_to_num(grey)), 1, 255).astype(np.uint8)
+        return _gray(table, scale, offset)[numbers]
+    gray = 1 + (numbers.astype("float32") * scale + offset) * (254 / WHITE)
+    return np.clip(np.rint(np.nan_to_num(gray)), 1, 255).astype(np.uint8)

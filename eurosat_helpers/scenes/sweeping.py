@@ -29,7 +29,7 @@ POWER = 16
 
 
 def overview(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Read a scene with at most `OVERVIEW` pixels a side: grey levels, and which have data.
+    """Read a scene with at most `OVERVIEW` pixels a side: gray levels, and which have data.
 
     In strips, since GDAL does not keep the blocks of one band until the next one is read.
     """
@@ -82,7 +82,7 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
     ):
         coming = [reader.submit(read, begin) for begin in begins[:1]]
         for begin in begins:
-            grey, valid = coming.pop().result()
+            gray, valid = coming.pop().result()
             coming = [reader.submit(read, begin + step)] if begin + step in begins else []
             if time.monotonic() - kept > SECONDS:
                 np.savez(packed := io.BytesIO(), run=run, done=begin, **state)
@@ -101,7 +101,7 @@ def sweep(scene: Scene, classifier: Classifier, stride: int, state_file: Path) -
             }
             shares = {place: share for place, share in shares.items() if share >= 0.5}
             if shares:
-                windows = [grey[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in shares]
+                windows = [gray[top - tops[0] :, left:][:SIDE, :SIDE] for top, left in shares]
                 answers = classifier.serve(np.stack(windows), batch_size=BLOCK)
                 values = np.column_stack([answers["probabilities"], answers["unfamiliarity"]])
                 weights = np.array([*shares.values()], np.float32) ** POWER

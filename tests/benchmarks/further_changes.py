@@ -147,7 +147,7 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "JPEG 2000": each(jpeg_2000),
     "coarse color": each(coarse_color),
     "hue": each(hue),
-    "16 grey levels": lambda tiles: tiles // 16 * 16 + 8,
+    "16 gray levels": lambda tiles: tiles // 16 * 16 + 8,
     "a palette of 32 colors": each(lambda image: image.quantize(32).convert("RGB")),
     "1 % of the pixels damaged": damaged,
     "two columns without data": columns,

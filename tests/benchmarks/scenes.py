@@ -34,7 +34,7 @@ BATCH = 256  # windows at once, as in `scenes`
 
 
 def write(file: Path, side: int, dtype: str) -> None:
-    """Write a scene of grey levels, or of compressed digital numbers, block by block."""
+    """Write a scene of gray levels, or of compressed digital numbers, block by block."""
     images, _ = demo.draw(10, seed=0)
     scale = 0.275 / 254
     if dtype == "uint16":

@@ -68,7 +68,7 @@ def test_base_computes_what_the_network_of_keras_does(name):
     assert np.ptp(wanted) > 0
     normalized = (pixels - np.array(base.mean, "float32")) / base.deviation
     # Rounding adds up to 2e-4 in the fifty layers of a random ResNet. Preprocessing that is off by
-    # half a grey level would give 3e-3 in VGG16 and more than 0.05 in the others.
+    # half a gray level would give 3e-3 in VGG16 and more than 0.05 in the others.
     distance = np.linalg.norm(copy(normalized, training=False) - wanted)
     assert distance < 1e-3 * np.linalg.norm(wanted - np.mean(wanted))
     model = bases.build_transfer(name, num_classes=4, weights=None)
