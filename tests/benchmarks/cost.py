@@ -56,16 +56,19 @@ def draw(by_tiles: pd.DataFrame, by_epochs: pd.DataFrame) -> Figure:
         upper.set(xscale="log")
         lower.set(xlabel=f"training {key} (log scale)", yscale="log", xticks=table[key])
         lower.minorticks_off()
+        lower.margins(0.12)
         lower.tick_params(axis="x", labelsize=8)
         lower.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         lower.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         lower.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         upper.yaxis.set_major_formatter(StrMethodFormatter("{x:g}%"))
         upper.margins(0.12)
-        for x, accuracy in zip(table[key], 100 * table["accuracy"], strict=True):
+        for chart, values in ((upper, 100 * table["accuracy"]), (lower, table["seconds"] / 60)):
             place = {"xytext": (5, -12), "textcoords": "offset points"}
-            upper.annotate(f"{accuracy:.1f}", (x, accuracy), fontsize=8, **place)
-    axes[0, 0].set(ylabel="validation accuracy", title=f"{by_tiles['epochs'].iloc[-1]} epochs")
+            for x, value in zip(table[key], values, strict=True):
+                chart.annotate(f"{value:.1f}", (x, value), fontsize=8, **place)
+        upper.set(ylabel="validation accuracy")
+    axes[0, 0].set(title=f"{by_tiles['epochs'].iloc[-1]} epochs")
     title = f"{by_epochs['tiles'].iloc[-1]:,} tiles (45: with mix-up; 150: also a teacher)"
     axes[0, 1].set_title(title, fontsize=10)
     for chart in axes[1]:
