@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +34,7 @@ def features(
     *,
     size: int = 128,
     checkpoint_dir: str | os.PathLike[str] | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Describe tiles by the features that a MobileNet 0.75 has of them.
 
     The outputs of two of its layers, averaged over the tile and over four of its symmetries, are
@@ -50,7 +51,7 @@ def features(
             of threads, and a run that is to resume (see `training.fit`) needs the same ones.
 
     Returns:
-        float32 features, shape `(N, size)`.
+        float32 features, shape `(N, size)`, and the seconds that it took to compute them.
 
     Raises:
         ValueError: If the file in `checkpoint_dir` is damaged.
@@ -60,12 +61,14 @@ def features(
     for array in (*base.get_weights(), tiles.images):
         digest.update(np.ascontiguousarray(array))
     kept = checkpoint_dir and Path(checkpoint_dir).expanduser()
-    kept = kept and kept / f"features-{digest.hexdigest()[:16]}.npy"
+    kept = kept and kept / f"features-{digest.hexdigest()[:16]}.npz"
     if kept and kept.is_file():
         try:
-            return np.load(kept, allow_pickle=False)
+            with kept.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                return file["features"], float(file["seconds"])
         except Exception as error:  # NumPy parses a header as Python source
             raise ValueError(f"`{kept}` is damaged: delete it. {error}") from error
+    begin = time.perf_counter()
     means = [layers.GlobalAveragePooling2D()(base.get_layer(name).output) for name in LAYERS]
     images = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     enlarged = ops.image.resize(images, (SIDE, SIDE), interpolation="bilinear") / 127.5 - 1
@@ -78,10 +81,11 @@ def features(
     found = np.mean([network.predict(one, verbose=0) for one in batches], axis=0)
     components = PCA(min(size, *found.shape), whiten=True, svd_solver="covariance_eigh")
     found = make_pipeline(StandardScaler(), components).fit_transform(found).astype("float32")
+    seconds = time.perf_counter() - begin
     if kept:
-        np.save(packed := io.BytesIO(), found)
+        np.savez(packed := io.BytesIO(), features=found, seconds=seconds)
         files.write(kept, packed.getbuffer())
-    return found
+    return found, seconds
 
 
 def _predicting(model: keras.Model, train: Tiles, features: np.ndarray, seed: int) -> keras.Model:

@@ -23,32 +23,35 @@ def test_imagenet_features_are_alike_for_symmetries_and_tell_classes_apart(demo_
     if not (home / "mobilenet_7_5_224_tf_no_top.h5").is_file():
         pytest.skip(f"needs mobilenet_7_5_224_tf_no_top.h5 in the Keras cache, {home}")
     tiles, teacher = demo_tiles[::4], bases.build_transfer("MobileNet_0.75", seed=0)
-    found = hints.features(tiles, teacher, size=16)
+    found, _ = hints.features(tiles, teacher, size=16)
     assert found.dtype == np.float32
     assert found.shape == (len(tiles), 16)
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(np.cov(found.T), np.eye(16), atol=1e-3)
-    np.testing.assert_array_equal(hints.features(tiles, teacher, size=16), found)
+    np.testing.assert_array_equal(hints.features(tiles, teacher, size=16)[0], found)
     between = [found[tiles.labels == label].mean(axis=0) for label in range(10)]
     assert np.var(between, axis=0)[:3].min() > 0.3  # of a variance of 1
     few = tiles[:7]
-    assert hints.features(few, teacher).shape == (7, 7)
+    assert hints.features(few, teacher)[0].shape == (7, 7)
     teacher.get_layer("base").get_layer("conv_pw_1").kernel.assign_add([[np.eye(24, 48)]])
-    assert np.abs(hints.features(tiles, teacher, size=16) - found).mean() > 0.01
+    assert np.abs(hints.features(tiles, teacher, size=16)[0] - found).mean() > 0.01
 
 
 def test_features_are_kept_for_the_same_teacher_and_tiles(parts, tmp_path):  # noqa: F811
     teacher = bases.build_transfer("MobileNet_0.75", weights=None, seed=0)
     options = {"size": 5, "checkpoint_dir": tmp_path / "teacher"}
-    found = hints.features(parts[0], teacher, **options)
-    (file,) = (tmp_path / "teacher").glob("*.npy")
-    np.save(file, found + 1)
-    np.testing.assert_array_equal(hints.features(parts[0], teacher, **options), found + 1)
+    found, seconds = hints.features(parts[0], teacher, **options)
+    assert seconds > 0
+    (file,) = (tmp_path / "teacher").glob("*.npz")
+    np.savez(file, features=found + 1, seconds=seconds + 1)
+    again, then = hints.features(parts[0], teacher, **options)
+    np.testing.assert_array_equal(again, found + 1)
+    assert then == seconds + 1  # those of the first time, not of reading the file
     others = (parts[1], teacher, options), (parts[0], teacher, {**options, "size": 4})
-    again = bases.build_transfer("MobileNet_0.75", weights=None, seed=1)
-    for tiles, model, other in (*others, (parts[0], again, options)):
-        assert not np.array_equal(hints.features(tiles, model, **other), found + 1)
-    assert len(list(file.parent.glob("*.npy"))) == 4
+    another = bases.build_transfer("MobileNet_0.75", weights=None, seed=1)
+    for tiles, model, other in (*others, (parts[0], another, options)):
+        assert not np.array_equal(hints.features(tiles, model, **other)[0], found + 1)
+    assert len(list(file.parent.glob("*.npz"))) == 4
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match=f"`{file}` is damaged: delete it"):
         hints.features(parts[0], teacher, **options)

@@ -249,12 +249,12 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
     [
         (
             "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 1}}",
-            "`split` must be that of `start_from`, trained on some of the tiles that would",
+            "`split` must be that of `start_from`, {'seed': 0",
         ),
         (  # the same test tiles, and other ones to choose by
             "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 0, "
             "validation_fraction: 0.3, test_fraction: 0.2}}",
-            "`split` must be that of `start_from`, trained on some of the tiles that would",
+            "`split` must be that of `start_from`, {'seed': 0",
         ),
         (
             "{model_name: other, start_from: saved_model/my_model}",
@@ -262,7 +262,7 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
         ),
         (  # of other data, but with some of its test tiles among the training tiles
             "{model_name: other, start_from: elsewhere/model.keras, split: {seed: 1}}",
-            "`split` must be that of `start_from`, trained on some of the tiles that would",
+            "`split` must be that of `start_from`, {'seed': 0",
         ),
         ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
         ("{model_name: notes}", "saved_model/notes` is not replaced"),

@@ -9,6 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
@@ -82,26 +83,26 @@ def search(
         if not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"`{name}` must be an integer from {least}. Received: {value!r}")
     trials, epochs, seed = int(trials), int(epochs), int(seed)
-    space = space or _default_space()
-    names = [setting.name for setting in space.space]
+    names = [setting.name for setting in (space := space or _default_space()).space]
     if unknown := sorted(set(names) - {*_SETTINGS}):
         raise ValueError(f"`space` must be made of {', '.join(_SETTINGS)}. Received: {unknown}")
     # A wrong keyword is found here and not in each trial, where it would count as a failure.
     searched = dict.fromkeys(name for name in names if name in trial_files._FIT)
     bind = inspect.signature(training.fit).bind
     bind(None, train, validation, epochs=epochs, seed=seed, **searched, **fixed)
-
     known = {name: value for name, value in fixed.items() if name not in training.NO_SETTINGS}
     if isinstance(weights := known.get("class_weight"), dict):
-        known["class_weight"] = sorted((int(label), float(x)) for label, x in weights.items())
-    if known.get("start_from") is not None:
-        known["start_from"] = hashlib.sha256(Path(known["start_from"]).read_bytes()).hexdigest()
+        known["class_weight"] = sorted((str(label), float(x)) for label, x in weights.items())
+    mean, variance = pipeline.channel_statistics(train)
+    if (file := known.get("start_from")) is not None:
+        known["start_from"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        begun = keras.saving.load_model(file).get_layer("normalization")
+        mean, variance = begun.input_mean, begun.input_variance
     if known.get("hints") is not None:
         known["hints"] = hashlib.sha256(np.ascontiguousarray(known["hints"])).hexdigest()
     settings = {"method": method, "epochs": epochs, "seed": seed, "fixed": known}
     settings |= {"space": space.get_config()["space"]}
     settings |= {"train": _digest(train), "validation": _digest(validation)}
-    mean, variance = pipeline.channel_statistics(train)
     network = {"mean": mean, "variance": variance, "num_classes": len(train.class_names)}
     settings |= {"network": checkpoint._architecture(models.build_cnn(**network, seed=seed))}
     text = json.dumps(settings, indent=1, default=str)
@@ -110,7 +111,7 @@ def search(
     files.write(folder / "search.json", text.encode())
 
     fit = {"epochs": epochs, "seed": seed, **fixed}
-    rows = trial_files._rows(folder)
+    rows = trial_files._rows(folder)  # which deletes those that are damaged
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
     if method == "bayesian":
         oracle.finished = {row["trial"]: row for row in rows}
@@ -123,9 +124,8 @@ def search(
         if trial.status == "FAILED":
             reason = (trial.message or "see its worker").strip().splitlines()[-1]
             print(f"Trial {int(trial.trial_id) + 1} failed: {reason}")
-    table = trial_files._table(folder, trials)
-    if len(table) < trials:
-        print(f"{len(table)} of {trials} trials: the others failed or would repeat settings.")
+    if len(table := trial_files._table(folder, trials)) < trials:
+        print(f"{len(table)} of {trials} trials: the others run elsewhere, failed or would repeat.")
     return table
 
 

@@ -34,7 +34,8 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
             "`scale` and `offset` if they are wrong."
         )
     if len(overview) == 0:
-        found.append(f"No pixel of `{name}` has data, so no cell of the map has any.")
+        wrong = f" Is the offset of {scene.offset[0]:.4g} right?" * (scene.offset[0] < -1)
+        found.append(f"No pixel of `{name}` has data, so no cell of the map has any.{wrong}")
     else:
         dark = np.percentile(overview[:, 0], 0.5)
         white = (overview.min(axis=1) == 255).mean()
@@ -51,13 +52,14 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
                 "pass `offset=-0.1`."
             )
         bright = np.percentile(overview.max(axis=1), 99.5)
-        if bright < BRIGHT:
+        nothing = (overview.max(axis=1) <= 1).mean() > 0.2  # reflects 0 or less
+        if bright < BRIGHT and not (nothing and scene.offset[0] < 0):
             found.append(
-                f"Even the brightest pixels of `{name}` are {bright / 255 * WHITE:.3f} in "
+                f"Even the brightest pixels of `{name}` are {(bright - 1) / 254 * WHITE:.3f} in "
                 f"reflectance. Unless it is open water, a scale of {scene.scale[0]:.4g} is too "
                 "small: that of Sentinel-2 products is 0.0001, of some others 0.001."
             )
-        elif (overview.max(axis=1) <= 1).mean() > 0.2:
+        elif nothing:
             found.append(
                 f"Many pixels of `{name}` reflect nothing: are the scale of "
                 f"{scene.scale[0]:.4g} and the offset of {scene.offset[0]:.4g} right for it?"

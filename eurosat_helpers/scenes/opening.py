@@ -76,7 +76,8 @@ def open_scene(
                 received = f"Received: {path} for {band}; it says {said}."
                 raise ValueError(f"`source` must be B04, B03, B02. {received}")
         grids = {(file.shape, file.transform, file.crs, file.count) for file in files}
-        if len(grids) > 1 or files[0].count != 1 or bands is not None:
+        kinds = [kind.name for kind in files[0].colorinterp if kind.name != "alpha"]
+        if len(grids) > 1 or len(kinds) != 1 or bands is not None:
             received = "; ".join(
                 f"{file.name}, {file.height} x {file.width} pixels from "
                 f"{file.transform * (0, 0)} in {file.crs}, bands: {file.count}"
