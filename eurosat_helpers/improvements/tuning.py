@@ -83,7 +83,8 @@ def search(
         if not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"`{name}` must be an integer from {least}. Received: {value!r}")
     trials, epochs, seed = int(trials), int(epochs), int(seed)
-    names = [setting.name for setting in (space := space or _default_space()).space]
+    space = space or _default_space()
+    names = [setting.name for setting in space.space]
     if unknown := sorted(set(names) - {*_SETTINGS}):
         raise ValueError(f"`space` must be made of {', '.join(_SETTINGS)}. Received: {unknown}")
     # A wrong keyword is found here and not in each trial, where it would count as a failure.
@@ -115,8 +116,7 @@ def search(
     oracle = _oracle(method, space, trials=trials, epochs=epochs, seed=seed)
     if method == "bayesian":
         oracle.finished = {row["trial"]: row for row in rows}
-    # KerasTuner's own state is not read again: a kill can leave it half written. A new oracle
-    # chooses the same settings again, and those that have a result are not trained.
+    # A kill may leave KerasTuner's own state half written: a new oracle chooses the same settings.
     with tempfile.TemporaryDirectory() as scratch:
         tuner = trial_files._Tuner(oracle, directory=scratch)
         tuner.search(train, validation, folder=folder, trials=trials, network=network, fit=fit)
