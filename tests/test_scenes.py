@@ -710,6 +710,24 @@ def test_damaged_missing_and_unreadable_files_are_named(classifier, mosaic, tmp_
     assert output.read_bytes() == b"an earlier map"
 
 
+def test_offset_that_leaves_no_data_is_named(classifier, mosaic, tmp_path):
+    source = write(tmp_path / "scene.tif", numbers(mosaic).astype(np.int16))
+    with pytest.warns(UserWarning, match=r"has data, .* Is the offset of -1000 right\?"):
+        scenes.classify(source, classifier, tmp_path / "map.tif", scale=1e-4, offset=-1000)
+
+
+def test_three_files_with_an_alpha_band_each_are_a_scene(mosaic, tmp_path):
+    alpha = np.full(mosaic.shape[:2], 255, np.uint8)
+    alpha[:7] = 0
+    files = [
+        write(tmp_path / f"B0{4 - i}.tif", np.dstack([mosaic[..., i], alpha]), alpha="yes")
+        for i in range(3)
+    ]
+    gray, valid = opening.open_scene(files, **GREY).read()
+    assert not valid[:7].any()
+    np.testing.assert_array_equal(gray[7:], np.maximum(mosaic, 1)[7:])
+
+
 def test_scene_without_any_data_gives_an_empty_map(classifier, tmp_path):
     source = write(tmp_path / "scene.tif", np.zeros((64, 90, 3), np.uint8), nodata=0)
     with pytest.warns(UserWarning, match=r"No pixel of `.*scene.tif` has data"):
