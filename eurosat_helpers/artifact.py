@@ -51,7 +51,7 @@ def save(
         test: The test tiles.
         parameters: All parameters of training.ipynb, `split` among them, for `command`.
         scores: `evaluation.scores` of "validation" and "test", and any more.
-        history: One row per epoch, with its `seconds`; what `start_from` cost is added.
+        history: One row per epoch, with its `seconds`.
         temperature: Divides the logits before the softmax (see `calibration.fit_temperature`).
         confidence_threshold: See `calibration.confidence_threshold`.
         detector: Pixels -> unfamiliarity `(N,)`, see `outliers.fit`.
@@ -72,7 +72,6 @@ def save(
         raise ValueError(f"`model` must map pixels to logits, {expected}. Received: {shapes}")
     style = {"width": np.inf, "allow_unicode": True, "sort_keys": False}
     settings = yaml.safe_dump(parameters, default_flow_style=True, **style).strip()
-    before = record._spent(parameters.get("start_from"), directory)
     metadata = {
         "class_names": list(test.class_names),
         "data_source": test.source,
@@ -80,8 +79,8 @@ def save(
         "scores": scores,
         "confidence_threshold": confidence_threshold,
         "unfamiliarity_threshold": unfamiliarity_threshold,
-        "epochs": len(history) + before["epochs"],
-        "seconds": round(float(history["seconds"].sum()) + before["seconds"], 1),
+        "epochs": len(history),
+        "seconds": round(float(history["seconds"].sum()), 1),
         "hardware": f"{devices.hardware()}, {devices.precision()}",
         "command": f"papermill training.ipynb results/training.ipynb -y {shlex.quote(settings)}",
         "image_size": IMAGE_SHAPE[0],
@@ -141,7 +140,7 @@ def load(
             with contextlib.suppress(OSError), files._held(old.with_name(old.stem[1:])):
                 pass
         models = sorted(file.parent for file in Path(root).glob("[!.]*/metadata.json"))
-        directory = record.choose(models, tiles)
+        directory = record._choose(models, tiles)
     directory = Path(directory).expanduser()
     directory = directory if directory.name else directory.resolve()  # "." has no name
     with contextlib.ExitStack() as stack:
@@ -152,7 +151,7 @@ def load(
                 stack.enter_context(files._held(place))
         metadata, test_names = record.read(directory)
         if tiles is not None:
-            record.choose([directory], tiles)
+            record._choose([directory], tiles)
         try:
             served = tf.saved_model.load(str(directory))
             outputs = served.signatures["serving_default"].structured_outputs["probabilities"]

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -85,35 +84,6 @@ class Run:
 
     def _variables(self) -> list[keras.Variable]:
         return [*self.model.variables, *self.model.optimizer.variables]
-
-
-def _read_weights(
-    file: str | os.PathLike[str], model: keras.Model, class_names: Sequence[str]
-) -> list[np.ndarray]:
-    """Read the weights in the `model.keras` of a saved model, to start from.
-
-    Raises:
-        ValueError: If it cannot be read, or does not fit `model` and the classes.
-    """
-    about = Path(file).with_name("metadata.json")
-    fits = "`start_from` must be the `model.keras` of a saved model"
-    try:
-        network = keras.saving.load_model(file, compile=False)
-        names = json.loads(about.read_text("utf-8"))["class_names"] if about.exists() else None
-    except Exception as error:  # Keras raises what it likes
-        raise ValueError(f"{fits}. Received: {file}. {error}") from error
-    if names not in (None, list(class_names)):
-        received = f"Received: {file} with {', '.join(names)}"
-        raise ValueError(f"{fits} with the classes {', '.join(class_names)}. {received}.")
-    shapes = [[one.shape for one in m.weights] for m in (model, network)]
-    norms = [re.findall(r'"(?:mean|variance)": [^]]*', m.to_json()) for m in (model, network)]
-    if shapes[0] != shapes[1] or norms[0] != norms[1]:
-        sizes = [f"({m.count_params()} parameters, {m.output_shape})" for m in (model, network)]
-        fits = (
-            f"`start_from` must be a `model.keras` like `model` {sizes[0]}, mean and variance too"
-        )
-        raise ValueError(f"{fits}. Received: {file} {sizes[1]}.")
-    return network.get_weights()
 
 
 def _architecture(model: keras.Model) -> str:

@@ -66,17 +66,6 @@ def _plain(parameters: Mapping[str, object]) -> dict[str, object]:
     return json.loads(json.dumps(dict(parameters), **known))
 
 
-def _spent(start_from: str | None, directory: Path) -> dict[str, float]:
-    """Return `epochs` and `seconds` of the model that was trained further; 0 without its record."""
-    if start_from and Path(start_from).resolve().parent == directory.resolve():
-        raise ValueError(f"`directory` must not be that of `start_from`. Received: {directory}")
-    try:
-        text = Path(start_from or "").with_name("metadata.json").read_text(encoding="utf-8")
-        return {key: json.loads(text)[key] for key in ("epochs", "seconds")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {"epochs": 0, "seconds": 0}
-
-
 def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, ...]]:
     """Read metadata and names of the test tiles; with `tiles` (see `artifact.load`), check the fit.
 
@@ -110,6 +99,29 @@ def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, 
     return metadata, test_names
 
 
+def new_places(directory: str | Path, class_names: Sequence[str]) -> dict[str, object]:
+    """Read what a model has on test tiles of other places, to save it with another model.
+
+    Args:
+        directory: A saved model of the same recipe, trained with `test_names`.
+        class_names: The classes that it must have.
+
+    Returns:
+        Its scores on the test tiles, with `model`, which says so, and its `command`.
+
+    Raises:
+        FileNotFoundError, ValueError: See `read`, or if it was trained in another way.
+    """
+    metadata, _ = read(Path(directory).expanduser())
+    if not metadata["split"].get("test_names"):
+        raise ValueError(f"`new_places` must be trained with `test_names`. Received: {directory}")
+    if metadata["class_names"] != list(class_names):
+        received = f"{directory} with {', '.join(metadata['class_names'])}"
+        raise ValueError(f"`new_places` must have the classes of the tiles. Received: {received}")
+    about = {"model": "another one, trained without these tiles", "command": metadata["command"]}
+    return metadata["scores"]["test"] | about
+
+
 def check_replaceable(directory: Path) -> None:
     """Check that there is nothing, or a complete saved model and nothing else.
 
@@ -133,7 +145,7 @@ def check_replaceable(directory: Path) -> None:
         ) from error
 
 
-def choose(directories: Iterable[Path], tiles: Tiles) -> Path:
+def _choose(directories: Iterable[Path], tiles: Tiles) -> Path:
     """Choose the newest saved model that fits the tiles, the shipped one last.
 
     Raises:

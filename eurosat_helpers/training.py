@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -61,7 +60,6 @@ def fit(
     compressed: float = 0.0,
     cropped: float = 0.0,
     hints: np.ndarray | None = None,
-    start_from: str | os.PathLike[str] | None = None,
     muon: bool = True,
     class_weight: Mapping[int, float] | str | None = None,
     policy: str | None = None,
@@ -91,7 +89,6 @@ def fit(
         hints: Features of each training tile, float32 `(len(train), F)`, such as
             `hints.features` computes. The features before the last layer learn to predict
             them too (mean squared error, added to the loss); what predicts them is not kept.
-        start_from: `model.keras` of a saved model to train further, built as `model` was.
         muon: Whether kernels of convolutions take steps of Muon (see `muon.Muon`); False is AdamW
             for all.
         class_weight: Label to weight in the loss, or "balanced": each class counts the same,
@@ -133,10 +130,6 @@ def fit(
     if not set(given) <= known or not all(0 <= one < math.inf for one in given.values()):
         wanted = f'"balanced", or numbers from 0 for labels in {known}'
         raise ValueError(f"`class_weight` must be {wanted}. Received: {class_weight}.")
-    if start_from is not None:
-        first = checkpoint._read_weights(start_from, model, train.class_names)
-        # A run is known by the content of the file.
-        settings["start_from"] = hashlib.sha256(Path(start_from).read_bytes()).hexdigest()
     given = model
     if hints is not None:
         settings["hints"] = hashlib.sha256(np.ascontiguousarray(hints)).hexdigest()
@@ -151,8 +144,6 @@ def fit(
         settings |= {"class_weight": class_weight and sorted(class_weight.items())}
         settings |= {"policy": policy, "devices": (strategy.num_replicas_in_sync, workers.count())}
         run = checkpoint.Run(checkpoint_dir, model, train, validation, settings)
-    if start_from is not None:
-        given.set_weights(first)
     steps = math.ceil(len(train) / batch_size)
     with strategy.scope():
         sizes = {"smoothing": label_smoothing, "epochs": epochs, "steps": steps}

@@ -225,29 +225,9 @@ def test_command_gives_papermill_the_same_parameters(model, tmp_path):
     assert [type(received[name]) for name in PARAMETERS] == list(map(type, PARAMETERS.values()))
 
 
-def test_what_a_training_started_from_counts_too(model, saved, tmp_path):
-    others = tmp_path / "others"
-    others.mkdir()
-    (others / "metadata.json").write_text('{"title": "another project"}')
-    for folder, times in ((saved, 2), (tmp_path, 1), (others, 1)):  # no record, and another's
-        parameters = {**RECORD["parameters"], "start_from": str(folder / "model.keras")}
-        further = save(model, tmp_path / "further", parameters=parameters)
-        metadata = json.loads((further / "metadata.json").read_text("utf-8"))
-        assert metadata["epochs"] == 3 * times
-        assert metadata["seconds"] == 90 * times
-
-
 def test_model_is_saved_below_home(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert save(model, "~/other/model") == tmp_path / "other" / "model"
-
-
-def test_model_that_a_training_started_from_is_not_replaced_by_it(model, copy):
-    before = content(copy)
-    parameters = {**RECORD["parameters"], "start_from": copy / "model.keras"}
-    with pytest.raises(ValueError, match=r"`directory` must not be that of `start_from`"):
-        save(model, copy, parameters=parameters)
-    assert content(copy) == before
 
 
 def test_parameters_may_be_paths_and_numbers_of_numpy(model, tmp_path):

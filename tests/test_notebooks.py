@@ -247,23 +247,6 @@ def test_each_cell_runs_twice_with_the_same_result(run_twice):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        (
-            "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 1}}",
-            "`split` must be that of `start_from`, {'seed': 0",
-        ),
-        (  # the same test tiles, and other ones to choose by
-            "{model_name: other, start_from: saved_model/my_model/model.keras, split: {seed: 0, "
-            "validation_fraction: 0.3, test_fraction: 0.2}}",
-            "`split` must be that of `start_from`, {'seed': 0",
-        ),
-        (
-            "{model_name: other, start_from: saved_model/my_model}",
-            "`start_from` must be the model.keras of another model: saved_model/my_model",
-        ),
-        (  # of other data, but with some of its test tiles among the training tiles
-            "{model_name: other, start_from: elsewhere/model.keras, split: {seed: 1}}",
-            "`split` must be that of `start_from`, {'seed': 0",
-        ),
         ("{new_places: saved_model/my_model}", "`new_places` must be trained with `test_names`"),
         ("{model_name: notes}", "saved_model/notes` is not replaced"),
     ],
@@ -272,10 +255,6 @@ def test_training_refuses_before_it_trains(run_twice, parameters, message):
     _, home, environment = run_twice
     (home / "saved_model" / "notes").mkdir(exist_ok=True)
     (home / "saved_model" / "notes" / "notes.txt").write_text("mine")
-    shutil.copytree(home / "saved_model" / "my_model", home / "elsewhere", dirs_exist_ok=True)
-    about = json.loads((home / "elsewhere" / "metadata.json").read_text())
-    about["data_source"] = "other tiles"
-    (home / "elsewhere" / "metadata.json").write_text(json.dumps(about))
     command = [sys.executable, "-m", "papermill", "training.ipynb", "results/refused.ipynb"]
     command += ["-p", "data_dir", "mine", *SMALL, "-y", parameters]
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)

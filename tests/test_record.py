@@ -95,13 +95,13 @@ def test_what_is_missing_or_unreadable_is_named(tmp_path):
 
 def test_newest_model_that_fits_is_chosen_and_the_shipped_one_last(tmp_path, capsys):
     shipped = fake(tmp_path / "eurosat_cnn", date="2027")
-    assert record.choose([shipped], tiles()) == shipped
+    assert record._choose([shipped], tiles()) == shipped
     older, newer = fake(tmp_path / "b", date="2025"), fake(tmp_path / "a", date="2026")
-    assert record.choose([older, newer, shipped], tiles()) == newer
+    assert record._choose([older, newer, shipped], tiles()) == newer
     demo = fake(tmp_path / "demo", data_source="demo tiles")
     other = fake(tmp_path / "other" / "eurosat_cnn", class_names=["A", "B"])
-    assert record.choose([demo, newer, other], tiles()) == newer
-    assert record.choose([demo, newer, other], tiles(source="demo tiles")) == demo
+    assert record._choose([demo, newer, other], tiles()) == newer
+    assert record._choose([demo, newer, other], tiles(source="demo tiles")) == demo
     assert "Not used: `" + str(newer) in capsys.readouterr().out.splitlines()[0]
     shutil.rmtree(newer)
     for changes, problem in (
@@ -110,23 +110,23 @@ def test_newest_model_that_fits_is_chosen_and_the_shipped_one_last(tmp_path, cap
         ({"names": ("Water/Water_9.jpg", *TEST_NAMES[1:])}, "1 tiles that are not among them"),
     ):
         fake(newer, **changes)
-        assert record.choose([older, newer, shipped], tiles()) == older
-        assert record.choose([newer, shipped], tiles()) == shipped
+        assert record._choose([older, newer, shipped], tiles()) == older
+        assert record._choose([newer, shipped], tiles()) == shipped
         line = capsys.readouterr().out.splitlines()[0]
         assert line.startswith(f"Not used: `{newer}` ")
         assert problem in line
     (newer / "metadata.json").write_text("{")
-    assert record.choose([newer, shipped], tiles()) == shipped
+    assert record._choose([newer, shipped], tiles()) == shipped
     assert "damaged" in capsys.readouterr().out
 
 
 def test_no_model_that_fits_is_one_error_that_says_what_is_there(tmp_path):
     with pytest.raises(ValueError, match=r"classes Urban, Water: there is none\. Run training"):
-        record.choose([], tiles())
+        record._choose([], tiles())
     shipped, own = fake(tmp_path / "eurosat_cnn", class_names=["A", "B"]), fake(tmp_path / "demo")
     message = r"eurosat_cnn` has classes A, B; .*demo` was trained on tiles in mine\. Run training"
     with pytest.raises(ValueError, match=message):
-        record.choose([shipped, own], tiles(source="demo tiles"))
+        record._choose([shipped, own], tiles(source="demo tiles"))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -189,3 +189,19 @@ def test_anything_else_is_not_replaceable_and_the_error_names_it_and_the_fix(tmp
             record.check_replaceable(folder)
         count += 1
     assert count == 24
+
+
+def test_scores_of_new_places_are_of_a_model_that_was_trained_without_them(tmp_path):
+    folder = fake(tmp_path / "places", split={"seed": 0, "test_names": "list.txt"})
+    found = record.new_places(folder, CLASS_NAMES)
+    assert found.items() >= {**SCORES, "command": METADATA["command"]}.items()
+    assert "another one" in found["model"]
+    metadata = {**METADATA, "scores": {**METADATA["scores"], "new_places": found}}
+    record.check(metadata, TEST_NAMES)
+    match = f"`new_places` must have the classes of the tiles. Received: {folder} with Urban, Water"
+    with pytest.raises(ValueError, match=match):
+        record.new_places(folder, ("Water", "Urban"))
+    with pytest.raises(ValueError, match="`new_places` must be trained with `test_names`"):
+        record.new_places(fake(tmp_path / "random"), CLASS_NAMES)
+    with pytest.raises(FileNotFoundError, match="not a complete saved model"):
+        record.new_places(tmp_path / "none", CLASS_NAMES)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 import subprocess
 import sys
@@ -350,17 +349,6 @@ def test_first_epochs_see_squares_of_the_tiles(parts, monkeypatch):
     assert history.learning_rate.iloc[-1] == pytest.approx(0, abs=1e-7)  # one schedule for both
 
 
-def test_model_that_is_refused_keeps_its_weights(parts, tmp_path):
-    build_small(parts, seed=1).save(tmp_path / "model.keras")
-    model, options = build_small(parts), {"epochs": 1, "checkpoint_dir": tmp_path / "run"}
-    fit_small(model, parts, **options)
-    before = model.get_weights()
-    with pytest.raises(ValueError, match="`model` was trained by another run"):
-        fit_small(model, parts, start_from=tmp_path / "model.keras", **options)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
 def test_networks_inside_networks_learn_on_squares(parts):
     inputs = keras.Input((64, 64, 3))
     nested = keras.Model(inputs, build_small(parts)(inputs) * 2.0)  # the last one is no layer
@@ -372,40 +360,16 @@ def test_networks_inside_networks_learn_on_squares(parts):
     fit_small(keras.Sequential([inputs, *layers, keras.layers.Dense(10)]), parts, epochs=1)
 
 
-def test_training_starts_from_a_saved_model_and_that_model_is_part_of_the_run(parts, tmp_path):
-    first, second = (build_small(parts, seed=seed) for seed in (1, 2))
-    file = tmp_path / "model.keras"
-    first.save(file)
-    options = {"epochs": 1, "learning_rate": 1e-9, "checkpoint_dir": tmp_path / "run"}
-    fit_small(second, parts, start_from=file, **options)
-    for one, other in zip(first.trainable_weights, second.trainable_weights, strict=True):
+def test_a_saved_model_is_trained_further(parts, tmp_path):
+    first = build_small(parts)
+    first.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    options = {"epochs": 1, "checkpoint_dir": tmp_path / "run"}
+    fit_small(model, parts, learning_rate=1e-9, **options)
+    for one, other in zip(first.trainable_weights, model.trainable_weights, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
-    build_small(parts, seed=3).save(file)  # another model under the same name
-    fit_small(build_small(parts, seed=2), parts, start_from=file, **options)
-    assert len(list((tmp_path / "run").glob("*.npz"))) == 2
-
-
-def test_model_to_start_from_must_fit(parts, tmp_path):
-    file = tmp_path / "model.keras"
-    other = build_small(parts, widths=(4,), blocks=(1,))
-    other.save(file)
-    with pytest.raises(ValueError, match=rf"`start_from` must be a .* \({other.count_params()} "):
-        fit_small(build_small(parts), parts, start_from=file)
-    parameters = {"mean": [60] * 3, "variance": [900] * 3}  # of other tiles
-    other = build_small(parts, **parameters)
-    other.save(file)
-    with pytest.raises(ValueError, match=r"`start_from` must be a .* mean and variance too"):
-        fit_small(build_small(parts), parts, start_from=file)
-    fit_small(build_small(parts, **parameters), parts, start_from=file, epochs=1)
-    build_small(parts).save(file)
-    (tmp_path / "metadata.json").write_text(json.dumps({"class_names": ["Water"]}))
-    match = f"`start_from` must be .* classes AnnualCrop, .* Received: {file} with Water"
-    with pytest.raises(ValueError, match=match):
-        fit_small(build_small(parts), parts, start_from=file)
-    for wrong in (tmp_path, tmp_path / "other.keras"):
-        match = f"`start_from` must be the `model.keras` of a saved model. Received: {wrong}"
-        with pytest.raises(ValueError, match=match):
-            fit_small(build_small(parts), parts, start_from=wrong)
+    with pytest.raises(ValueError, match="`model` was trained by another run"):
+        fit_small(model, parts, **options)
 
 
 def test_of_epochs_that_are_as_good_the_last_is_kept(parts):

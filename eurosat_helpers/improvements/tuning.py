@@ -9,7 +9,6 @@ import os
 import tempfile
 from pathlib import Path
 
-import keras
 import keras_tuner
 import numpy as np
 import pandas as pd
@@ -95,10 +94,6 @@ def search(
     if isinstance(weights := known.get("class_weight"), dict):
         known["class_weight"] = sorted((str(label), float(x)) for label, x in weights.items())
     mean, variance = pipeline.channel_statistics(train)
-    if (file := known.get("start_from")) is not None:
-        known["start_from"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        begun = keras.saving.load_model(file).get_layer("normalization")
-        mean, variance = begun.input_mean, begun.input_variance
     if known.get("hints") is not None:
         known["hints"] = hashlib.sha256(np.ascontiguousarray(known["hints"])).hexdigest()
     settings = {"method": method, "epochs": epochs, "seed": seed, "fixed": known}

@@ -137,29 +137,14 @@ def test_other_settings_tiles_or_pixels_are_another_search(again, parts, monkeyp
     assert {path.name for path in again.folder.parent.iterdir()} == folders
 
 
-def test_other_first_weights_or_hints_are_another_search(again, tmp_path, monkeypatch):
+def test_other_hints_are_another_search(again, monkeypatch):
     monkeypatch.setattr(trial_files._Tuner, "search", lambda *_, **__: None)
-    file, hints = tmp_path / "first.keras", np.zeros((4000, 3), "float32")
-    for draw, middle in ((1, 0), (2, 0), (2, 1)):
-        network = models.build_cnn(mean=[9, 9, 9], variance=[4, 4, 4], seed=draw)
-        if middle == 0:  # a file has its time in it
-            network.save(file)
+    hints = np.zeros((4000, 3), "float32")
+    for middle in (0, 1):
         hints[2000] = middle  # where the text of an array leaves it out
         for _ in range(2):
-            again(start_from=file, hints=hints)
-    assert len(list(again.folder.parent.iterdir())) == 1 + 3
-
-
-def test_trials_start_from_a_model_of_other_tiles(parts, tmp_path):
-    space = keras_tuner.HyperParameters()
-    space.Float("learning_rate", 1e-3, 1e-2, sampling="log")
-    file, (train, validation) = tmp_path / "first.keras", parts
-    models.build_cnn(mean=[9, 8, 7], variance=[40, 50, 60], seed=1).save(file)
-    options = {"method": "random", "trials": 1, "epochs": 1, "seed": 0, "batch_size": 40}
-    found = tuning.search(
-        train, validation, space=space, directory=tmp_path, start_from=file, **options
-    )
-    assert len(found) == 1
+            again(hints=hints)
+    assert len(list(again.folder.parent.iterdir())) == 1 + 2
 
 
 def test_numbers_of_numpy_and_folders_of_curves_are_no_other_search(again, monkeypatch, tmp_path):
