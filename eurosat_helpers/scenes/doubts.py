@@ -45,11 +45,35 @@ def find(scene: Scene, overview: np.ndarray) -> list[str]:
                 f"{white:.0%} of the pixels of `{name}` are white, since its numbers are taken for "
                 "reflectance from 0 to 1. They look like 0 to 10000: pass `scale=1e-4`."
             )
-        elif dark > DARK:
+        elif white > 0.5:
             found.append(
-                f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance. "
-                "Is an offset of 1000 left in, as products have it since January 2022? Then "
-                "pass `offset=-0.1`."
+                f"{white:.0%} of the pixels of `{name}` are white, a reflectance of {WHITE} or "
+                f"more. Unless it is snow, cloud or sand, the scale of {scene.scale[0]:.4g} is too "
+                f"large (that of Sentinel-2 products is 0.0001), or the offset of "
+                f"{scene.offset[0]:.4g} (theirs is -0.1 since January 2022)."
+            )
+        elif dark > DARK:
+            advice = (
+                "Is an offset of 1000 left in, as products have it since January 2022? Then pass "
+                "`offset=-0.1`."
+                if scene.offset[0] > -0.05
+                else f"Unless it is bright everywhere, the scale of {scene.scale[0]:.4g} or the "
+                f"offset of {scene.offset[0]:.4g} does not fit."
+            )
+            darkest = f"Even the darkest red of `{name}` is {dark / 255 * WHITE:.2f} in reflectance"
+            found.append(f"{darkest}. {advice}")
+        blue = np.percentile(overview[:, 2], 0.5)
+        if scene.level == "L1C" and blue + 10 < dark <= DARK:
+            found.append(
+                f"The darkest blue of `{name}` is darker than its darkest red, unlike at level 1C, "
+                "whose haze is blue: are red and blue swapped, or is it of level 2A?"
+            )
+        top = 1 + (255 * scene.scale[0] + scene.offset[0]) * 254 / WHITE
+        cut = (overview >= round(top)).any(axis=1).mean() if top < 255 else 0
+        if scene.said_by == "name" and cut > 0.02:
+            found.append(
+                f"{cut:.0%} of the pixels of `{name}` are saturated, as true-color images of level "
+                "2A are above a reflectance of 0.2: use B04, B03 and B02."
             )
         bright = np.percentile(overview.max(axis=1), 99.5)
         nothing = (overview.max(axis=1) <= 1).mean() > 0.2  # reflects 0 or less

@@ -96,7 +96,18 @@ def write(
         f"<ColorTable>{colors}</ColorTable><CategoryNames>{names}</CategoryNames>"
         "</PAMRasterBand></PAMDataset>"
     )
-    about = land_cover.file.with_name(f"{land_cover.file.name}.aux.xml")
-    about.unlink(missing_ok=True)  # those of an earlier map, else a killed process leaves them
-    files.write(land_cover.file, content)
-    files.write(about, text.encode())
+    beside = (".aux.xml", ".ovr", ".msk")  # GDAL would read them with the new map
+    beside = [land_cover.file.with_name(f"{land_cover.file.name}{end}") for end in beside]
+    aside = {file: file.with_name(f".{file.name}.replaced") for file in beside}
+    for file in filter(Path.exists, beside):
+        file.replace(aside[file])  # before the map: a process that is killed leaves no wrong names
+    try:
+        files.write(land_cover.file, content)
+    except OSError:
+        for file in beside:
+            if aside[file].exists():
+                aside[file].replace(file)
+        raise
+    files.write(beside[0], text.encode())
+    for file in aside.values():
+        file.unlink(missing_ok=True)

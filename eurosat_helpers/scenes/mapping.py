@@ -96,8 +96,11 @@ def classify(
         raise ValueError(f"`{first.name}` changed while it was read: repeat the call.")
     probabilities, unfamiliarity = answers[..., :-1], answers[..., -1]
     known = ~np.isnan(unfamiliarity)
-    metres = scene.pixel_metres() or (np.nan, np.nan)
     cells = [np.diff([*range(0, side, stride), side]) for side in first.shape]
+    # One measure per row of cells: in degrees, pixels are narrower towards the poles.
+    metres = scene.pixel_metres(np.arange(0, first.height, stride) + cells[0] // 2)
+    located = metres is not None
+    metres = metres if located else np.full((2, len(cells[0])), np.nan)
     result = LandCover(
         file=output,
         picture=picture,
@@ -105,8 +108,8 @@ def classify(
         confidence=probabilities.max(axis=-1),
         unfamiliarity=unfamiliarity / classifier.metadata["unfamiliarity_threshold"]["threshold"],
         class_names=classifier.class_names,
-        hectares=np.prod(metres) / 1e4 * np.outer(*cells),
-        cell_metres=stride * metres[1],
+        hectares=np.outer(metres.prod(axis=0) * cells[0] / 1e4, cells[1]),
+        cell_metres=stride * float(metres[1, len(cells[0]) // 2]),
         size=tuple(side / stride for side in first.shape),
     )
     tags = {
@@ -120,6 +123,6 @@ def classify(
     }
     a, b, c, d, e, f = first.transform[:6]
     transform = Affine(a * stride, b * stride, c, d * stride, e * stride, f)
-    land_cover.write(result, tags, first.crs if metres[0] > 0 else None, transform)
+    land_cover.write(result, tags, first.crs if located else None, transform)
     state_file.unlink(missing_ok=True)
     return result

@@ -44,8 +44,8 @@ def _band(text: str) -> str | None:
 def band_of_file(stem: str, description: str | None) -> str | None:
     """Find the band that a file of one band holds: by its description, else by the file's name."""
     # A small b with one digit counts the bands of any file.
-    number = re.search(r"(?:^|_)(?:B(\d\d?|8A)|b(\d\d|8a))(?=_|$)", stem)
-    color = re.search(r"(?:^|[_-])(red|green|blue)$", stem.lower())
+    number = re.search(r"(?:^|[_.-])(?:B(\d\d?|8A)|b(\d\d|8a))(?=[_.-]|$)", stem)
+    color = re.search(r"(?:^|[_.-])(red|green|blue)$", stem.lower())
     named = f"B{(number[1] or number[2]).upper().zfill(2)}" if number else None
     return _band(description or "") or named or (_WORDS[color[1]] if color else None)
 

@@ -37,7 +37,7 @@ def open_scene(
         source: A file or an address that GDAL reads (GeoTIFF, JP2), a `.SAFE` folder or the
             `MTD_*.xml` in it, or a list of the files of B04, B03 and B02.
         bands: Numbers of red, green and blue in the file, from 1; `None` takes those described as
-            B04, B03 and B02 or by color, or the three of a file that has three and describes none.
+            B04, B03, B02 or as colors; of three bands without a description, their colors or order.
         scale: Reflectance of one digital number, 0.0001 in Sentinel-2 products; `None` takes it
             from the product's XML, the tags of the file, the level of a true-color image (TCI in
             its name), or the kind of the numbers.
@@ -109,8 +109,8 @@ def open_scene(
         )
     scales, offsets = (tuple(map(float, values)) for values in (scales, offsets))
     # Products keep 0 for "no data", and few of their copies say so.
-    nodata = 0.0 if all(file.nodatavals[0] is None for file in files) else None
-    return Scene(tuple(files), chosen, scales, offsets, nodata, said_by, level)
+    silent = all(file.nodatavals[0] is None for file in files)
+    return Scene(tuple(files), chosen, scales, offsets, silent, said_by, level)
 
 
 def _open(path: str | os.PathLike[str]) -> rasterio.DatasetReader:

@@ -7,6 +7,7 @@ what the satellite sees, with the haze of the air; level 2A is the surface alone
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from rasterio.windows import Window
 from eurosat_helpers import pixels
 
 WHITE = 0.275  # reflectance of gray level 255
-LEAST = -0.5  # reflectance; that of ground at level 2A may be a little below 0
-DEGREE = 111_320.0  # metres of a degree of latitude
+LEAST = -0.5  # reflectance; below it is a gap, such as -9999, in whatever band it is
+NOTHING = -0.09  # below it in all bands is a gap too: 0 from which an offset was subtracted
+GAP = 0.0005  # reflectance, at most 5 numbers: what lossy compression makes of a gap of 0
+AXIS, FLATTENING = 6_378_137.0, 1 / 298.257223563  # of the Earth (WGS 84), metres
 # Bytes of blocks that GDAL keeps, by default a share of the memory; seconds that a server has.
 GDAL = {"GDAL_CACHEMAX": 200_000_000, "GDAL_HTTP_CONNECTTIMEOUT": 60, "GDAL_HTTP_TIMEOUT": 600}
 # Else GDAL asks a server for a list of the folder, and for files beside the one that it reads, and
@@ -39,20 +42,22 @@ class Scene:
         bands: The number of the band in each, counted from 1.
         scale: Reflectance is `digital number * scale + offset`, one scale per band.
         offset: One offset per band.
-        nodata: Digital number that in all three bands stands for no data; `None` where the files
-            themselves say it. Where they do not, numbers far below 0 do too.
+        silent: Whether the files do not say which number stands for no data. Then 0 in all three
+            bands does (within `GAP`), or a reflectance that no ground has.
         said_by: What scale and offset come from: "arguments", "product", "tags", "name" or
             "assumed".
         level: "L1C", "L2A", or `None` where nothing says it.
+        atmosphere: Whether `read` adds a clear atmosphere.
     """
 
     files: tuple[rasterio.DatasetReader, ...]
     bands: tuple[int, int, int]
     scale: tuple[float, ...]
     offset: tuple[float, ...]
-    nodata: float | None
+    silent: bool
     said_by: str
     level: str | None = None
+    atmosphere: bool = False
 
     def read(
         self, window: Window | None = None, shape: tuple[int, int] | None = None
@@ -69,8 +74,9 @@ class Scene:
             ConnectionError: If a server does not answer.
         """
         layers, valid, present = [], None, None
-        for file, band, scale, offset in zip(
-            self.files, self.bands, self.scale, self.offset, strict=True
+        air = pixels.LET_THROUGH, pixels.HAZE
+        for file, band, scale, offset, through, haze in zip(
+            self.files, self.bands, self.scale, self.offset, *air, strict=True
         ):
             masked = MaskFlags.all_valid not in file.mask_flag_enums[band - 1]
             try:
@@ -89,13 +95,18 @@ class Scene:
             if numbers.dtype.kind == "f":
                 valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
                 has = None
-            if self.nodata is not None and numbers.dtype.kind in "fi":
-                # The file is silent on gaps such as -9999 too.
-                valid &= numbers > (LEAST - offset) / scale
-            if self.nodata is not None:
-                has = numbers != self.nodata if has is None else has & (numbers != self.nodata)
+            if self.silent:
+                signed, whole = numbers.dtype.kind in "fi", numbers.dtype.kind != "f"
+                near = min(5, math.floor(GAP / scale)) if whole else 0
+                seen = numbers > near
+                if signed:
+                    valid &= numbers > (LEAST - offset) / scale
+                    seen |= (numbers < -near) & (numbers > (NOTHING - offset) / scale)
+                has = seen if has is None else has & seen
             if has is not None:
                 present = has if present is None else present | has
+            if self.atmosphere:
+                scale, offset = scale * through, offset * through + haze * WHITE / 254
             layers.append(_gray(numbers, scale, offset))
         if present is not None:
             valid &= present
@@ -106,13 +117,23 @@ class Scene:
 
     def paths(self) -> list[Path]:
         """List all files that belong to the scene, whatever names or addresses it was opened by."""
-        return [Path(path).resolve() for file in self.files for path in file.files]
+        found = [path for file in self.files for path in file.files]
+        for path in found:  # which grows: of a VRT in a VRT, GDAL does not list the files
+            if path.lower().endswith(".vrt"):
+                missing = contextlib.suppress(rasterio.errors.RasterioIOError)  # `read` says so
+                with missing, rasterio.open(path) as inner:
+                    found += [other for other in inner.files if other not in found]
+        return [Path(path).resolve() for path in found]
 
     def identity(self) -> list[object]:
         """Describe what a result depends on: files, with their size and time, and numbers."""
-        stats = [path.stat() for path in self.paths() if path.exists()]
+        # Those that programs write beside a scene that they show have no pixels of it.
+        shown = (".aux.xml", ".ovr")
+        paths = [path for path in self.paths() if not path.name.endswith(shown)]
+        stats = [path.stat() for path in paths if path.exists()]
         about = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
-        return [[file.name for file in self.files], about, self.bands, self.scale, self.offset]
+        numbers = self.bands, self.scale, self.offset, self.silent, self.atmosphere
+        return [[file.name for file in self.files], about, *numbers]
 
     def as_level_1c(self, overview: np.ndarray) -> Scene:
         """Add a clear atmosphere to a scene of level 2A (`pixels`): the training tiles have it.
@@ -123,42 +144,48 @@ class Scene:
             overview: Gray levels of pixels with data, `(N, 3)`.
 
         Returns:
-            The scene with its level and, at level 2A, other scales and offsets.
+            The scene with its level and, at level 2A, an atmosphere.
         """
         level = self.level or ("L2A" if self._looks_hazeless(overview) else "L1C")
-        if level == "L1C":
-            return replace(self, level=level)
-        scale, offset, air = map(np.array, (self.scale, self.offset, pixels.LET_THROUGH))
-        haze = np.array(pixels.HAZE) * WHITE / 254  # in reflectance
-        numbers = {"scale": scale * air, "offset": offset * air + haze}
-        return replace(self, level=level, **{key: tuple(x.tolist()) for key, x in numbers.items()})
+        return replace(self, level=level, atmosphere=level == "L2A")
 
     def _looks_hazeless(self, overview: np.ndarray) -> bool:
         return len(overview) > 0 and np.percentile(overview[:, 2], 0.5) < pixels.HAZELESS
 
-    def pixel_metres(self) -> tuple[float, float] | None:
-        """Measure the pixels on the ground, height and width; `None` without a georeference."""
+    def pixel_metres(self, rows: np.ndarray | None = None) -> np.ndarray | None:
+        """Measure the pixels on the ground.
+
+        Args:
+            rows: N rows of pixels; `None` is the one in the middle of the scene.
+
+        Returns:
+            Height and width of the pixel in the middle of each row in metres, float64 `(2, N)`, or
+            `(2,)` without `rows`; `None` without a georeference.
+        """
         file = self.files[0]
         if file.crs is None or file.transform.is_identity:
             return None
-        row, column = file.height // 2, file.width // 2
-        places = [file.xy(row + down, column + right) for down, right in ((0, 0), (1, 0), (0, 1))]
+        row = 0.5 + (np.array([file.height // 2]) if rows is None else rows)
+        column = 0.5 + np.full(len(row), file.width // 2)
+        steps = (column, row), (column, row + 1), (column + 1, row)
+        x, y = np.stack([file.transform * place for place in steps], axis=1)
         try:
-            east, north = rasterio.warp.transform(file.crs, "EPSG:4326", *zip(*places, strict=True))
-            shrink = math.cos(math.radians(north[0]))  # of degrees of longitude
-        except Exception:  # GDAL's own, or infinity: a grid or a place that lies nowhere on Earth
+            places = rasterio.warp.transform(file.crs, "EPSG:4326", x.ravel(), y.ravel())
+        except Exception:  # GDAL's own: a grid or a place that lies nowhere on Earth
             return None
-        metres = [
-            # Longitude jumps from 180 to -180.
-            DEGREE * math.hypot(y - north[0], shrink * math.remainder(x - east[0], 360))
-            for x, y in zip(east[1:], north[1:], strict=True)
-        ]
+        east, north = np.reshape(places, (2, *x.shape))
+        if not np.isfinite(east + north).all():
+            return None
+        east = (east[1:] - east[0] + 180) % 360 - 180  # longitude jumps from 180 to -180
+        latitude, squared = np.radians(north[0]), FLATTENING * (2 - FLATTENING)
+        bend = 1 - squared * np.sin(latitude) ** 2
+        along = AXIS * (1 - squared) / bend**1.5 * np.radians(north[1:] - north[0])
+        metres = np.hypot(along, AXIS / bend**0.5 * np.cos(latitude) * np.radians(east))
         if file.crs.is_projected:
-            unit = file.crs.linear_units_factor[1]
-            own = [unit * math.dist(places[0], place) for place in places[1:]]
+            own = np.hypot(x[1:] - x[0], y[1:] - y[0]) * file.crs.linear_units_factor[1]
             # Grids for surveys (UTM) stretch by less, and areas are stated in their own metres.
             metres = own if np.allclose(own, metres, rtol=0.01) else metres
-        return tuple(metres)
+        return metres[:, 0] if rows is None else metres
 
 
 def _gray(numbers: np.ndarray, scale: float, offset: float) -> np.ndarray:

@@ -13,7 +13,14 @@ import folium
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
-from rasterio.warp import Resampling, calculate_default_transform, reproject, transform
+from rasterio.transform import from_bounds
+from rasterio.warp import (
+    Resampling,
+    calculate_default_transform,
+    reproject,
+    transform,
+    transform_bounds,
+)
 
 from eurosat_helpers import files, plots
 from eurosat_helpers.scenes.land_cover import NO_DATA, LandCover
@@ -61,7 +68,8 @@ def web_map(land_cover: LandCover, file: str | os.PathLike[str], *, title: str =
         # Cells stay sharp: browsers smooth what they enlarge.
         factor = max(1, min(8, LARGEST // max(width, height)))
         width, height = factor * width, factor * height
-        cells, *_ = calculate_default_transform(*grid, dst_width=width, dst_height=height)
+        around = transform_bounds(source.crs, mercator, *source.bounds)
+        cells = from_bounds(*around, width, height)  # GDAL's own leave out a part of the last cell
         classes = np.full((height, width), NO_DATA, np.uint8)
         reproject(
             rasterio.band(source, 1),
