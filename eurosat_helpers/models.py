@@ -51,7 +51,7 @@ def build_cnn(
         dropout: Share of the features before the logits that is dropped in training.
         hidden: Units of each dense layer between the pooled features and the dropout.
         changed: Share of the tiles that `RandomAppearance` changes in training.
-        damaged: Share of these whose noise is gray, and of those that lose pixels.
+        damaged: See `RandomAppearance`.
         seed: Seed of the initial weights, augmentation and dropout: the same seed gives the same
             network each time. `None` takes seeds from Keras' global one, other ones each time.
 
@@ -134,7 +134,7 @@ def summary(model: keras.Model) -> pd.DataFrame:
 
     Returns:
         `output` (height x width x channels), `parameters`, and `multiply-adds` of the convolutions
-        and dense layers for one tile.
+        and dense layers for one tile (one view, in an ensemble over several).
     """
 
     def multiply_adds(layer: keras.Layer) -> int:

@@ -99,25 +99,19 @@ def read(directory: Path, tiles: Tiles | None = None) -> tuple[dict, tuple[str, 
     return metadata, test_names
 
 
-def new_places(directory: str | Path, class_names: Sequence[str]) -> dict[str, object]:
-    """Read what a model has on test tiles of other places, to save it with another model.
+def new_places(directory: str | Path, tiles: Tiles) -> dict[str, object]:
+    """Read the test scores of a model with test tiles of other places, to save them with another.
 
-    Args:
-        directory: A saved model of the same recipe, trained with `test_names`.
-        class_names: The classes that it must have.
-
-    Returns:
-        Its scores on the test tiles, with `model`, which says so, and its `command`.
-
-    Raises:
-        FileNotFoundError, ValueError: See `read`, or if it was trained in another way.
+    The model must be trained with `test_names`, and have the source and the classes of `tiles`, or
+    there is a ValueError. `model` and `command` in the result say whose scores they are.
     """
     metadata, _ = read(Path(directory).expanduser())
     if not metadata["split"].get("test_names"):
         raise ValueError(f"`new_places` must be trained with `test_names`. Received: {directory}")
-    if metadata["class_names"] != list(class_names):
-        received = f"{directory} with {', '.join(metadata['class_names'])}"
-        raise ValueError(f"`new_places` must have the classes of the tiles. Received: {received}")
+    of = metadata["data_source"], ", ".join(metadata["class_names"])
+    if of != (tiles.source, ", ".join(tiles.class_names)):
+        received = f"Received: {directory}, trained on {of[0]} with {of[1]}"
+        raise ValueError(f"`new_places` must have the data and classes of this run. {received}")
     about = {"model": "another one, trained without these tiles", "command": metadata["command"]}
     return metadata["scores"]["test"] | about
 

@@ -122,6 +122,9 @@ def fit(
             raise ValueError(f"`{name}` must be in [0, {end}). Received: {settings[name]}.")
     if (names := validation.class_names) != train.class_names:
         raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
+    if model.output_shape[-1] != len(names):
+        received = f"Received: shape {model.output_shape} for {', '.join(names)}"
+        raise ValueError(f"`model` must have one output per class. {received}.")
     if class_weight == "balanced":
         labels = np.unique(train.labels)
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)

@@ -88,7 +88,7 @@ def load(name: str, parts: Parts) -> keras.Model:
     """Read a model that was tested on these places, or fine-tune one."""
     if name != "fine_tuned":
         about, tested = record.read(Path(name))
-        known = {key: about["split"].get(key) for key in SPLIT}
+        known = {key: about["split"].get(key, SPLIT[key]) for key in SPLIT}
         if set(tested) != set(parts.test.names) or known != SPLIT:
             sys.exit(f"`{name}` must be trained with `test_names` of this list and {SPLIT}.")
         return keras.saving.load_model(Path(name) / "model.keras", compile=False)

@@ -193,15 +193,16 @@ def test_anything_else_is_not_replaceable_and_the_error_names_it_and_the_fix(tmp
 
 def test_scores_of_new_places_are_of_a_model_that_was_trained_without_them(tmp_path):
     folder = fake(tmp_path / "places", split={"seed": 0, "test_names": "list.txt"})
-    found = record.new_places(folder, CLASS_NAMES)
+    found = record.new_places(folder, tiles())
     assert found.items() >= {**SCORES, "command": METADATA["command"]}.items()
     assert "another one" in found["model"]
     metadata = {**METADATA, "scores": {**METADATA["scores"], "new_places": found}}
     record.check(metadata, TEST_NAMES)
-    match = f"`new_places` must have the classes of the tiles. Received: {folder} with Urban, Water"
-    with pytest.raises(ValueError, match=match):
-        record.new_places(folder, ("Water", "Urban"))
+    match = f"must have the data and classes .* {folder}, trained on tiles in mine with Urban"
+    for other in (tiles(class_names=("Water", "Urban")), tiles(source="demo tiles")):
+        with pytest.raises(ValueError, match=match):
+            record.new_places(folder, other)
     with pytest.raises(ValueError, match="`new_places` must be trained with `test_names`"):
-        record.new_places(fake(tmp_path / "random"), CLASS_NAMES)
+        record.new_places(fake(tmp_path / "random"), tiles())
     with pytest.raises(FileNotFoundError, match="not a complete saved model"):
-        record.new_places(tmp_path / "none", CLASS_NAMES)
+        record.new_places(tmp_path / "none", tiles())

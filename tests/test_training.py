@@ -301,6 +301,12 @@ def test_bad_arguments_are_named_and_change_nothing(parts, untouched, tmp_path, 
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
+def test_model_with_other_outputs_is_refused(parts):
+    match = r"`model` must have one output per class. Received: shape \(None, 4\) for AnnualCrop"
+    with pytest.raises(ValueError, match=match):
+        fit_small(build_small(parts, num_classes=4), parts)
+
+
 def test_validation_tiles_of_other_classes_are_refused(parts):
     train, validation = parts
     turned = dataclasses.replace(

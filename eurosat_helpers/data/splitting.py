@@ -80,9 +80,10 @@ def select(tiles: Tiles, names: Iterable[str] | str | os.PathLike[str]) -> Tiles
         ValueError: If a name is not in `tiles`, or if there is no name.
     """
     if isinstance(names, (str, os.PathLike)):
-        if not Path(names).is_file():
-            raise FileNotFoundError(f"`names` must be names or a text file. No such file: {names}")
-        text = Path(names).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        if not (file := Path(names).expanduser()).is_file():
+            wanted = "`names` (`test_names` of a split) must be names or a text file"
+            raise FileNotFoundError(f"{wanted}. No such file: {file.resolve()}")
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
         names = map(str.strip, text.split("\n"))
     names = [name.rstrip("\r\n") for name in names if name.strip()]
     names = [name if "/" in name else f"{name.rpartition('_')[0]}/{name}" for name in names]

@@ -127,8 +127,16 @@ def test_select_keeps_the_order_of_the_names(demo_tiles):
 
 
 def test_select_from_a_missing_file_is_an_error(demo_tiles, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`names` must be names or .*No such file: .*none"):
-        data.select(demo_tiles, tmp_path / "none.txt")
+    file = tmp_path / "none.txt"
+    match = rf"`test_names` of a split\) must be names or a text file. No such file: {file}"
+    with pytest.raises(FileNotFoundError, match=match):
+        data.split(demo_tiles, test_names=file)
+
+
+def test_names_are_read_from_a_file_below_home(demo_tiles, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "names.txt").write_text("River_7.jpg\n")
+    assert data.select(demo_tiles, "~/names.txt").names.tolist() == ["River/River_7.jpg"]
 
 
 def test_sample_is_even_over_the_classes_and_shuffled(demo_tiles):
