@@ -96,10 +96,11 @@ def fit(
         policy: Keras dtype policy to train in, `None` for `devices.precision`; the weights are
             float32, and so is the model afterwards.
         log_dir: Folder for TensorBoard: curves, and pictures of mistakes; `None` writes nothing.
-        checkpoint_dir: Folder of one named run, for its state before the first and after each
-            epoch. After an interrupt, the same call (network, tiles, settings, devices) resumes
-            after the last completed epoch, whatever weights `model` has by then, and ends as an
-            uninterrupted run does. After a finished run it returns that run at once.
+        checkpoint_dir: Folder of one named run (of its own for a model loaded from a file), for its
+            state before the first and after each epoch. After an interrupt, the same call (network,
+            tiles, settings, devices) resumes after the last completed epoch, whatever weights
+            `model` has by then, and ends as an uninterrupted run does. After a finished run it
+            returns that run at once.
 
     Returns:
         One row per epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`,

@@ -99,7 +99,7 @@ def test_rooms_stay_small():
     pair = [path for path in pair if path.name not in ("maps.py", "explanations.py")]
     for path in PACKAGE.rglob("*.py"):
         assert lines([path]) <= 200, path
-    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2916
+    assert lines([*pair, PACKAGE / "__init__.py"]) <= 2917
     assert lines(files("improvements")) <= 1300
 
 
