@@ -69,7 +69,7 @@ class Classifier:
         """Predict from encoded images.
 
         Args:
-            encoded: The bytes of N JPEG or PNG files of 64x64 pixels, RGB or grayscale.
+            encoded: The bytes of N JPEG or 8-bit PNG files of 64x64 pixels, RGB or grayscale.
             batch_size: Images computed at once.
 
         Returns:
@@ -132,8 +132,8 @@ class Classifier:
 
 
 def _describe(encoded: bytes) -> str:
-    if encoded[:4] == b"\x89PNG" and encoded[24:25] == b"\x10":
-        return "PNG of 16 bits per value, not 8"
+    if encoded[:4] == b"\x89PNG" and encoded[24:25] not in (b"", b"\x08"):
+        return f"PNG of {encoded[24]} bits per value, not 8"
     with contextlib.suppress(Exception):  # Pillow raises anything on damaged files
         # Reads the header only: a small file may claim gigabytes of pixels.
         image = PIL.Image.open(io.BytesIO(encoded))

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eurosat_helpers import attribution, decoding, models, plots, record  # noqa: F401 (layers)
+from eurosat_helpers import attribution, decoding, models, pixels, plots, record  # noqa: F401
 from eurosat_helpers.classifier import Classifier
 from eurosat_helpers.data import Tiles
 
@@ -24,20 +24,16 @@ WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign say
 
 
 class _FileInput(anywidget.AnyWidget):
-    """The browser's own input for files, on which they can be dropped; those of ipywidgets hide it.
-
-    Each file arrives as a message, its name with its bytes as the buffer.
-    """
+    """The browser's own input, also for a file dropped on it: its name, its bytes as the buffer."""
 
     _esm = """
     const render = ({ model, el }) => {
         const input = document.createElement("input");
-        Object.assign(input, { type: "file", multiple: true, title: "choose, or drop files here" });
+        Object.assign(input, { type: "file", title: "choose a file, or drop it here" });
         input.addEventListener("change", async () => {
-            const files = [...input.files];
+            const [file] = input.files;
             input.value = "";  // so that the same file can be chosen again
-            for (const file of files)
-                model.send({ name: file.name }, undefined, [await file.arrayBuffer()]);
+            if (file) model.send({ name: file.name }, undefined, [await file.arrayBuffer()]);
         });
         el.append(input);
     };
@@ -49,24 +45,27 @@ class _FileInput(anywidget.AnyWidget):
 class Explorer(widgets.VBox):
     """Draw tiles by class or mistakes, move the threshold, click one to see why, drop a file.
 
-    Where widgets cannot run (papermill, a viewer of notebooks) a picture of mistakes is shown
-    in their place.
+    Without widgets (papermill, a viewer of notebooks) a picture of mistakes takes its place.
 
     Args:
         classifier: What `artifact.load` returned.
         tiles: Labelled tiles that it did not see in training. All are predicted at once.
         seed: Of the first draw; each further one has the next.
+        level: Of files that are dropped, see `image_files.classify`.
     """
 
-    def __init__(self, classifier: Classifier, tiles: Tiles, *, seed: int = 0) -> None:
+    def __init__(
+        self, classifier: Classifier, tiles: Tiles, *, seed: int = 0, level: str = "L1C"
+    ) -> None:
         if tiles.class_names != classifier.class_names:
             wanted = f"`tiles` must have the classes {classifier.class_names}"
             raise ValueError(f"{wanted}. Received: {tiles.class_names}")
-        self.classifier, self.tiles, self.seed = classifier, tiles, seed
+        self.classifier, self.tiles, self.seed, self.level = classifier, tiles, seed, level
         answers = classifier.serve(tiles.images)
         self.probabilities, metadata = answers["probabilities"], classifier.metadata
-        most = metadata["unfamiliarity_threshold"]["threshold"]
-        self.unfamiliar = answers["unfamiliarity"] > most
+        self.unfamiliar = (
+            answers["unfamiliarity"] > metadata["unfamiliarity_threshold"]["threshold"]
+        )
         self.wrong = self.probabilities.argmax(axis=1) != tiles.labels
         limit = metadata["confidence_threshold"]["threshold"]
         self.which = widgets.Dropdown(options=[EVERY, *classifier.class_names], description="draw")
@@ -147,15 +146,16 @@ class Explorer(widgets.VBox):
         try:
             decoded = decoding.decode(bytes(content))
         except Exception as error:  # damaged bytes fail in Pillow as they may
-            text = html.escape(f"{name} cannot be used: {error}")
-            self.detail.children = [widgets.HTML(text)]
+            self.detail.children = [widgets.HTML(html.escape(f"{name} cannot be used: {error}"))]
             return
         images, _ = decoding.fit(decoded, "scale")
+        images = pixels.as_level_1c(images) if self.level == "L2A" else images
         answer, limits = self.classifier.serve(images), self.classifier.metadata
         title = f"{name}, {decoded.width} x {decoded.height} pixels"
         title += ", scaled" if decoded.size != images.shape[1:3] else ""
         if answer["unfamiliarity"][0] > limits["unfamiliarity_threshold"]["threshold"]:
             title += ", unfamiliar: check the answer"
+        title += ", unsure" * bool(answer["probabilities"].max() < self.threshold.value)
         self._show(images[0], answer["probabilities"][0], title)
 
     def _show(self, image: np.ndarray, probabilities: np.ndarray, title: str) -> None:

@@ -23,8 +23,9 @@ def write(
     """Write a SavedModel with the endpoints `serve` and `serve_jpeg`.
 
     `serve` turns float32 `images` `(N, 64, 64, 3)` in 0-255 into `probabilities` `(N, C)` and
-    `unfamiliarity` `(N,)`. `serve_jpeg` turns the bytes of N JPEG or PNG images of 64x64 pixels
-    into these, `label` and `confidence`; images that it cannot decode are an InvalidArgumentError.
+    `unfamiliarity` `(N,)`, infinite where NaN reaches it. `serve_jpeg` turns the bytes of N JPEG or
+    8-bit PNG images of 64 x 64 pixels into these, `label` and `confidence`, or raises
+    InvalidArgumentError.
 
     The arguments are those of `artifact.save`; layers that `detector` shares with `model` are
     computed once.
@@ -36,6 +37,7 @@ def write(
 
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits, unfamiliarity = network(images, training=False)
+        unfamiliarity = tf.where(tf.math.is_nan(unfamiliarity), float("inf"), unfamiliarity)
         probabilities = tf.nn.softmax(logits / temperature)
         return {"probabilities": probabilities, "unfamiliarity": unfamiliarity}
 

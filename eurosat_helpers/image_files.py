@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import sys
+import unicodedata
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,16 +33,14 @@ def classify(
 ) -> pd.DataFrame:
     """Classify every JPEG, PNG, TIFF and WebP file of a folder or zip file, at any depth.
 
-    Only the table grows with the number of images, not the pixels in memory. A file that cannot be
-    used gets a row that says why. What may be wrong with the images as a whole is printed: see
-    `pixels.suspicions`.
+    Links to folders are not followed. A file that cannot be used gets a row that says why. What may
+    be wrong with the images as a whole is printed: see `pixels.suspicions`.
 
     Args:
         source: A folder or zip file. Files may lie in folders with the names of classes.
         classifier: What `artifact.load` returned.
-        size: What to do with an image that is not 64x64 pixels: None refuses it; "cut" makes
-            windows of 64x64 pixels, the last ones moved inwards so that the edges are covered;
-            "scale" resizes it, without keeping its shape or the size of its pixels on the ground.
+        size: None refuses images that are not 64x64 pixels; "cut" makes windows of this size, the
+            last ones at the edges; "scale" resizes, whatever the shape and the size of the pixels.
         level: "L1C", as EuroSAT, or "L2A": a clear atmosphere is added (`pixels.as_level_1c`).
 
     Returns:
@@ -53,8 +52,7 @@ def classify(
 
     Raises:
         FileNotFoundError: If `source` does not exist.
-        ValueError: If `size` or `level` is unknown, or if `source` is neither a folder nor a
-            complete and safe zip file, or holds no such file.
+        ValueError: If an argument is unknown, or `source` no folder or safe zip of such files.
     """
     if size not in (None, "cut", "scale"):
         raise ValueError(f'`size` must be None, "cut" or "scale". Received: {size!r}')
@@ -99,8 +97,7 @@ def read(source: str | Path, rows: pd.DataFrame) -> np.ndarray:
         uint8 pixels in 0-255, shape `(N, 64, 64, 3)`, cut or scaled as they were classified.
 
     Raises:
-        FileNotFoundError: If `source` or a file is gone.
-        ValueError: If a row has no answer, or its file cannot be read or has become too small.
+        FileNotFoundError, ValueError: If a file is gone or has changed, or a row has no answer.
     """
     size = "cut" if "left" in rows else "scale"
     images = np.empty((len(rows), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
@@ -185,7 +182,10 @@ def _table(
     note = np.where(unsure, "unsure", "").astype(object)
     note[unlike > limits["unfamiliarity_threshold"]["threshold"]] = "unfamiliar"
     note[~known] = list(problems.values())
-    truth = [next((p for p in file.split("/")[-2::-1] if p in classes), "") for file in files]
+    composed = [unicodedata.normalize("NFC", text) for text in (*classifier.class_names, *files)]
+    named = dict(zip(composed, classifier.class_names, strict=False))  # macOS splits accents off
+    above = [file.split("/")[-2::-1] for file in composed[len(named) :]]
+    truth = [next((named[part] for part in parts if part in named), "") for parts in above]
     table = pd.DataFrame(probabilities, columns=classifier.class_names)
     columns = {
         "file": np.array(files, object)[numbers],

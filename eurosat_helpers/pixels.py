@@ -56,8 +56,8 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
     any class, fewer than one in ten has no such pixel), and the first of: each image stretched for
     display, told by a value up to 5 and one from 250 on in most images (8 of the 27,000 tiles of
     EuroSAT have both); red and blue swapped, told by blue that varies more than red within most
-    images (which of the two is brighter depends on haze and class: air brightens blue but adds no
-    contrast); no haze, told by the darkest blue.
+    images that are not flat (which of the two is brighter depends on haze and class: air brightens
+    blue but adds no contrast); no haze, told by the darkest blue.
 
     Args:
         measures: What `measure` returned, of all images.
@@ -74,7 +74,8 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
             f"The largest value of all images is {highest:.4g}. Values must be in 0-255: multiply "
             "by 255 what is scaled to 0-1, and scale reflectance as EuroSAT's tiles were."
         )
-    seen, more, bright = np.sum(largest > 0), np.sum(blue > red), np.sum(least > 85)
+    seen, bright, uneven = np.sum(largest > 0), np.sum(least > 85), np.maximum(red, blue) >= 2
+    textured, more = np.sum(uneven), np.sum(uneven & (blue > red))  # of open water, both are noise
     clear, stretched = np.sum(dark_blue < HAZELESS), np.sum((least <= 5) & (largest >= 250))
     if seen >= 20 and bright > 0.8 * seen:
         found.append(
@@ -87,9 +88,9 @@ def suspicions(measures: np.ndarray, level: str = "L1C") -> list[str]:
             "each may have been stretched for display. Scale all of them by the same numbers, with "
             "a reflectance of 0.275 as white."
         )
-    elif seen >= 20 and more > 0.6 * seen:
+    elif textured >= 20 and more > 0.6 * textured:
         found.append(
-            f"Blue varies more than red in {more / seen:.0%} of the images, unlike in EuroSAT: "
+            f"Blue varies more than red in {more / textured:.0%} of the images, unlike in EuroSAT: "
             "the two may be swapped."
         )
     elif seen >= 20 and highest >= 30 and clear > 0.6 * seen and level == "L1C":

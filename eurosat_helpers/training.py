@@ -124,8 +124,7 @@ def fit(
     if (names := validation.class_names) != train.class_names:
         raise ValueError(f"`validation` must have the classes of `train`. Received: {names}.")
     if model.output_shape[-1] != len(names):
-        received = f"Received: shape {model.output_shape} for {', '.join(names)}"
-        raise ValueError(f"`model` must have one output per class. {received}.")
+        raise ValueError(f"`model` must have {len(names)} outputs. Received: {model.output_shape}.")
     if class_weight == "balanced":
         labels = np.unique(train.labels)
         weights = compute_class_weight("balanced", classes=labels, y=train.labels)

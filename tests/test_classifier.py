@@ -119,6 +119,11 @@ def test_batches_of_no_tile_are_named(classifier):
             ask(images, batch_size=0)
 
 
+def shallow_png() -> bytes:
+    Image.fromarray(IMAGES[0]).quantize(16).save(file := io.BytesIO(), "PNG", bits=4)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -127,6 +132,7 @@ def test_batches_of_no_tile_are_named(classifier):
         (encode(IMAGES[0], "JPEG")[:600], "64x64 pixels. Received: 600 bytes"),
         (encode(IMAGES[0])[:90], "64x64 pixels. Received: 90 bytes"),
         (deep_png(), "64x64 pixels. Received: PNG of 16 bits per value, not 8"),
+        (shallow_png(), "64x64 pixels. Received: PNG of 4 bits per value, not 8"),
         (encode(np.zeros((64, 64, 4), np.uint8)), "Received: PNG with transparent pixels"),
         (encode(np.zeros((64, 64, 2), np.uint8)), "Received: PNG with transparent pixels"),
         (encode(np.zeros((32, 64, 4), np.uint8)), "Received: PNG, 64x32 pixels"),

@@ -13,7 +13,7 @@ import pytest
 from conftest import PROJECT
 from PIL import Image
 
-from eurosat_helpers import artifact, data, explorer
+from eurosat_helpers import artifact, data, explorer, pixels
 
 SHIPPED = PROJECT / "saved_model" / "eurosat_cnn"
 
@@ -102,6 +102,24 @@ def test_file_is_answered_whatever_its_size(panel):
     Image.fromarray(panel.tiles.images[0]).resize((90, 70)).save(file := io.BytesIO(), "PNG")
     dropped(panel, "mine.png", file.getvalue())
     assert Image.open(io.BytesIO(panel.detail.children[0].value)).width == 1000
+
+
+def test_file_of_level_2a_gets_an_atmosphere_and_unsure_answers_say_so(panel, monkeypatch):
+    titles, asked = [], []
+    real = panel.classifier.serve
+    hazy = explorer.Explorer(panel.classifier, panel.tiles[:5], level="L2A")
+    for one in (panel, hazy):
+        one.threshold.value = 1.0
+        monkeypatch.setattr(one, "_show", lambda *shown: titles.append(shown[2]))
+    monkeypatch.setattr(
+        artifact.Classifier, "serve", lambda _, images: asked.append(images) or real(images)
+    )
+    Image.fromarray(panel.tiles.images[0]).save(file := io.BytesIO(), "PNG")
+    for one in (panel, hazy):
+        dropped(one, "mine.png", file.getvalue())
+    np.testing.assert_array_equal(asked[0], panel.tiles.images[:1])
+    np.testing.assert_array_equal(asked[1], pixels.as_level_1c(panel.tiles.images[:1]))
+    assert all(title.endswith(", unsure") for title in titles)
 
 
 def test_file_that_is_no_image_is_named(panel):

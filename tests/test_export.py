@@ -61,6 +61,17 @@ def test_served_graph_answers_as_the_model_and_decodes_images(tmp_path):
         served.serve_jpeg(tf.constant(encoded))
 
 
+def test_pixels_that_are_no_numbers_are_never_familiar(tmp_path):
+    model = models.build_cnn(**STATISTICS, **SMALL, num_classes=3, seed=0)
+    detector = keras.Model(model.input, keras.ops.mean(model.input, (1, 2, 3)))
+    export.write(model, tmp_path, detector, ("a", "b", "c"), 1.7)
+    images = np.full((2, 64, 64, 3), 60, np.float32)
+    images[1, :3] = np.nan
+    served = tf.saved_model.load(str(tmp_path))
+    unfamiliarity = served.serve(tf.constant(images))["unfamiliarity"]
+    np.testing.assert_allclose(unfamiliarity, [60, np.inf], rtol=1e-6)
+
+
 def test_every_normalization_of_our_network_is_folded_inside_of_another_model_too():
     inner, inputs = models.build_cnn(**STATISTICS, **SMALL, hidden=(12,)), keras.Input((64, 64, 3))
     assert_same_answers(keras.Model(inputs, layers.Dense(3)(inner(inputs))), normalizations=0)

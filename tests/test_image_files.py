@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import zipfile
@@ -231,6 +232,16 @@ def test_suspicious_folder_says_why(classifier, tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pipes of POSIX")
+def test_folders_are_classes_however_a_system_writes_accents(classifier, tmp_path):
+    about = {**classifier.metadata, "class_names": ["For\u00eat", *classifier.class_names[1:]]}
+    french = dataclasses.replace(classifier, metadata=about)
+    for number, name in enumerate(("For\u00eat", "Fore\u0302t")):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        save(tmp_path / "mine" / name / f"{number}.png", (64, 64))
+    table = image_files.classify(tmp_path / "mine", french)
+    assert table.truth.tolist() == ["For\u00eat"] * 2
+
+
 def test_pipe_does_not_hang(classifier, tmp_path):
     import os
 

@@ -29,8 +29,10 @@ def test_no_class_alone_is_suspicious(real_tiles):
 
 def test_each_cause_is_found_by_its_name(some):
     (said,) = doubts(some[..., ::-1])
-    assert "Blue varies more than red in 9" in said
+    assert "Blue varies more than red in" in said
     assert "may be swapped" in said
+    flat = np.random.default_rng(0).normal([40, 60, 80], [0.6, 0.8, 1.2], (30, 64, 64, 3))
+    assert doubts(flat.round().astype("uint8")) == []  # open water: both are noise
     black = np.concatenate([some[:40], np.zeros((3, 64, 64, 3), "uint8")])
     assert doubts(black) == ["3 of 43 images are all black: data are missing."]
     for top, shown in ((1, "1"), (10, "10")):

@@ -302,7 +302,7 @@ def test_bad_arguments_are_named_and_change_nothing(parts, untouched, tmp_path, 
 
 
 def test_model_with_other_outputs_is_refused(parts):
-    match = r"`model` must have one output per class. Received: shape \(None, 4\) for AnnualCrop"
+    match = r"`model` must have 10 outputs. Received: \(None, 4\)"
     with pytest.raises(ValueError, match=match):
         fit_small(build_small(parts, num_classes=4), parts)
 
