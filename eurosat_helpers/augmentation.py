@@ -56,8 +56,7 @@ class RandomAppearance(layers.Layer):
     Args:
         share: Share of each batch that is changed, rounded: its first images, since batches of the
             training are shuffled. The others stay as they are, and cost nothing.
-        damaged: Share of the changed images whose noise, if they get any, is gray, and share that
-            lose pixels.
+        damaged: Share of changed images whose noise, if any, is gray, and share that lose pixels.
         seed: Seed of the draws; `None` takes one from Keras' global seed.
     """
 

@@ -24,7 +24,7 @@ WRONG, SURE, UNSURE = "#f4c9b8", "#d5e8d4", "#f7e3a1"  # of a button; a sign say
 
 
 class _FileInput(anywidget.AnyWidget):
-    """The browser's own input, also for a file dropped on it: its name, its bytes as the buffer."""
+    """An input on which a file can be dropped, unlike that of ipywidgets; sends name and bytes."""
 
     _esm = """
     const render = ({ model, el }) => {

@@ -52,7 +52,7 @@ def classify(
 
     Raises:
         FileNotFoundError: If `source` does not exist.
-        ValueError: If an argument is unknown, or `source` no folder or safe zip of such files.
+        ValueError: If an argument is unknown, or `source` is no folder or safe zip file of images.
     """
     if size not in (None, "cut", "scale"):
         raise ValueError(f'`size` must be None, "cut" or "scale". Received: {size!r}')

@@ -263,42 +263,38 @@ def test_training_refuses_before_it_trains(run_twice, parameters, message):
     assert {path.name for path in (home / "checkpoints").iterdir()} == {"my_model"}
 
 
+def assert_refused(run_twice, place, before, message):
+    """Run the notebook as if the code `before` had run before the cell that holds `place`."""
+    _, home, environment = run_twice
+    notebook = nbformat.read(home / "training.ipynb", as_version=4)
+    cell = next(cell for cell in code_cells(notebook) if place in cell.source)
+    cell.source = f"{before}\n{cell.source}"
+    nbformat.write(notebook, home / "other.ipynb")
+    saved = checksums(home / "saved_model" / "my_model")
+    command = [sys.executable, "-m", "papermill", "other.ipynb", "results/other.ipynb"]
+    command += ["-p", "data_dir", "mine", *SMALL]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+    assert message in done.stderr
+    assert checksums(home / "saved_model" / "my_model") == saved
+
+
+def source_of_cell(run_twice, text):
+    return next(cell.source for cell in code_cells(run_twice[0]) if text in cell.source)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["np.allclose(now", "calibration.fit_temperature("])
 def test_network_that_was_not_trained_and_evaluated_is_not_saved(run_twice, place):
     """Built again before it is saved, or before it is evaluated."""
-    executed, home, environment = run_twice
-    cells = [cell.source for cell in code_cells(executed)]
-    sources = list(dict.fromkeys(cells))  # each was run twice
-    built = next(source for source in sources if "models.build_cnn(" in source)
-    later = next(source for source in sources if place in source)
-    notebook = nbformat.read(home / "training.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if cell.source == later)
-    cell.source = f"{built}\n{cell.source}"  # as if its cell had been run again
-    nbformat.write(notebook, home / "rebuilt.ipynb")
-    before = checksums(home / "saved_model" / "my_model")
-    command = [sys.executable, "-m", "papermill", "rebuilt.ipynb", "results/rebuilt.ipynb"]
-    command += ["-p", "data_dir", "mine", *SMALL]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
-    assert "`model` is not the one that was evaluated" in done.stderr
-    assert checksums(home / "saved_model" / "my_model") == before
+    built = source_of_cell(run_twice, "models.build_cnn(")
+    assert_refused(run_twice, place, built, "`model` is not the one that was evaluated")
 
 
 @pytest.mark.slow
 def test_settings_that_changed_after_the_split_are_not_recorded(run_twice):
-    executed, home, environment = run_twice
-    sources = [cell.source for cell in code_cells(executed)]
-    settings = next(source for source in sources if "parameters = {" in source)
-    notebook = nbformat.read(home / "training.ipynb", as_version=4)
-    cell = next(cell for cell in notebook.cells if "history = training.fit(" in cell.source)
-    cell.source = f"dropout = 0.5\n{settings}\n{cell.source}"  # as if its cell had been run again
-    nbformat.write(notebook, home / "changed.ipynb")
-    before = checksums(home / "saved_model" / "my_model")
-    command = [sys.executable, "-m", "papermill", "changed.ipynb", "results/changed.ipynb"]
-    command += ["-p", "data_dir", "mine", *SMALL]
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
-    assert "The settings have changed: run the cells from Split on." in done.stderr
-    assert checksums(home / "saved_model" / "my_model") == before
+    changed = f"dropout = 0.5\n{source_of_cell(run_twice, 'parameters = {')}"
+    message = "The settings have changed: run the cells from Split on."
+    assert_refused(run_twice, "history = training.fit(", changed, message)
 
 
 ENSEMBLE = """

@@ -29,7 +29,7 @@ def test_no_class_alone_is_suspicious(real_tiles):
 
 def test_each_cause_is_found_by_its_name(some):
     (said,) = doubts(some[..., ::-1])
-    assert "Blue varies more than red in" in said
+    assert "Blue varies more than red in 100%" in said
     assert "may be swapped" in said
     flat = np.random.default_rng(0).normal([40, 60, 80], [0.6, 0.8, 1.2], (30, 64, 64, 3))
     assert doubts(flat.round().astype("uint8")) == []  # open water: both are noise

@@ -81,7 +81,8 @@ def select(tiles: Tiles, names: Iterable[str] | str | os.PathLike[str]) -> Tiles
     """
     if isinstance(names, (str, os.PathLike)):
         if not (file := Path(names).expanduser()).is_file():
-            raise FileNotFoundError(f"`names` (`test_names`) must be a file: no {file.resolve()}")
+            wanted = "`names` (`test_names`) must be names or a text file. No such file"
+            raise FileNotFoundError(f"{wanted}: {file.resolve()}")
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
         names = map(str.strip, text.split("\n"))
     names = [name.rstrip("\r\n") for name in names if name.strip()]

@@ -96,8 +96,8 @@ def write(
         f"<ColorTable>{colors}</ColorTable><CategoryNames>{names}</CategoryNames>"
         "</PAMRasterBand></PAMDataset>"
     )
-    beside = (".aux.xml", ".ovr", ".msk")  # GDAL would read them with the new map
-    beside = [land_cover.file.with_name(f"{land_cover.file.name}{end}") for end in beside]
+    endings = (".aux.xml", ".ovr", ".msk")  # GDAL would read them with the new map
+    beside = [land_cover.file.with_name(f"{land_cover.file.name}{end}") for end in endings]
     aside = {file: file.with_name(f".{file.name}.replaced") for file in beside}
     for file in filter(Path.exists, beside):
         file.replace(aside[file])  # before the map: a process that is killed leaves no wrong names

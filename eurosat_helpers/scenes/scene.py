@@ -96,10 +96,9 @@ class Scene:
                 valid &= np.isfinite(numbers) if has is None else np.isfinite(numbers) & has
                 has = None
             if self.silent:
-                signed, whole = numbers.dtype.kind in "fi", numbers.dtype.kind != "f"
-                near = min(5, math.floor(GAP / scale)) if whole else 0
+                near = 0 if numbers.dtype.kind == "f" else min(5, math.floor(GAP / scale))
                 seen = numbers > near
-                if signed:
+                if numbers.dtype.kind in "fi":
                     valid &= numbers > (LEAST - offset) / scale
                     seen |= (numbers < -near) & (numbers > (NOTHING - offset) / scale)
                 has = seen if has is None else has & seen

@@ -128,7 +128,7 @@ def test_select_keeps_the_order_of_the_names(demo_tiles):
 
 def test_select_from_a_missing_file_is_an_error(demo_tiles, tmp_path):
     file = tmp_path / "none.txt"
-    match = rf"`names` \(`test_names`\) must be a file: no {file}"
+    match = rf"`names` \(`test_names`\) must be names or a text file. No such file: {file}"
     with pytest.raises(FileNotFoundError, match=match):
         data.split(demo_tiles, test_names=file)
 
